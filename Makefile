@@ -1,0 +1,64 @@
+# `make demo` runs the main job once, `make test` passes the tests. Every target sets up what it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup dev demo up test test-long check format chaos bench lock clean
+.DEFAULT_GOAL := demo
+
+setup: .venv/.run-ready
+dev: .venv/.dev-ready
+
+.venv/.run-ready: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Keylane needs Python 3.11 or newer: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 69; }
+	@echo "setting up .venv (once)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/.dev-ready: .venv/.run-ready requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+demo: setup
+	@$(BIN)/keylane demo
+
+up: setup
+	@$(BIN)/keylane up
+
+test: check
+	@$(BIN)/python -m pytest -q
+
+check: dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/mypy tests bench
+	@$(BIN)/lint-imports
+
+format: dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+# Everything, also what `make test` leaves out because it takes long.
+test-long: check
+	@$(BIN)/python -m pytest -q -m "long or not long"
+
+chaos: dev
+	@$(BIN)/python -m pytest -q -m long tests/chaos
+
+bench: dev
+	@$(BIN)/python -m bench
+
+# Pins everything again, with hashes and without addresses. Needs uv.
+lock:
+	uv pip compile pyproject.toml --extra local --group build --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header -q -o requirements.txt
+	uv pip compile pyproject.toml --extra local --group build --group dev -c requirements.txt --universal \
+	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements-dev.txt
+	uv pip compile pyproject.toml --group build -c requirements.txt --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header -q -o requirements-image.txt
+
+clean:
+	rm -rf .venv results .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,149 @@
+"""`python -m bench`: measure everything once, print a table, write JSON."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from bench import admin, machine, report
+from bench.drain import Drain
+from bench.errors import BenchError
+from bench.figures import Figure
+from bench.latency import Latency, rates_to_measure, receiver_url
+from bench.parts import receiver
+from bench.produce import Produce
+from bench.scale import FULL, QUICK
+from bench.stage import Stage
+from bench.webhook import Webhooks, start_receiver
+from keylane.errors import KeylaneError
+from operate.broker.local import start_local_broker
+from operate.exits import DONE, FAILED, INTERRUPTED, exit_code_of
+from operate.interrupt import sigterm_is_ctrl_c
+
+OUTPUT: Final = Path("results/bench.json")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measure Keylane beside the bare clients, on a local Apache Pulsar.",
+        epilog="The ratio is what counts: figures of different machines, or of one at different "
+        "times, can't be compared. Run it on a machine that does nothing else.",
+    )
+    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"JSON file ({OUTPUT})")
+    parser.add_argument("--quick", action="store_true", help="show that it runs; measures nothing")
+    parser.add_argument(
+        "--check", action="store_true", help="exit with 1 if a ratio is below what is accepted"
+    )
+    parser.add_argument("--service-url", help="a broker that runs, beside --admin-url")
+    parser.add_argument("--admin-url", help="its admin interface; none is asked for a token")
+    arguments = parser.parse_args()
+    if bool(arguments.service_url) != bool(arguments.admin_url):
+        parser.error("--service-url and --admin-url belong together")
+    return arguments
+
+
+def main() -> int:
+    arguments = _arguments()
+    try:
+        with sigterm_is_ctrl_c():
+            return _run(arguments)
+    except KeyboardInterrupt:
+        _tell("interrupted; everything that was started is stopped")
+        return INTERRUPTED
+    except KeylaneError as error:
+        _tell(f"bench: {error}")
+        return exit_code_of(error)
+    except BenchError as error:
+        _tell(f"bench: {error}")
+        return FAILED
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    began = time.monotonic()
+    with _stage(arguments) as stage:
+        facts = machine.facts(stage.admin_url)
+        figures = _measure(stage)
+    tree = report.as_tree(figures, facts, stage.scale, time.monotonic() - began)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_bytes(orjson.dumps(tree, option=orjson.OPT_INDENT_2) + b"\n")
+    print(report.as_table(figures, facts))
+    _tell(f"wrote {arguments.output}")
+    is_missed = not all(figure.is_accepted for figure in figures)
+    return FAILED if arguments.check and is_missed else DONE
+
+
+def _measure(stage: Stage) -> list[Figure]:
+    produce = Produce(stage)
+    figures = [*produce.run(), *Drain(stage).run()]
+    with start_receiver() as target:
+        url = receiver_url(target.hear(receiver.Listening).port)
+        webhooks = Webhooks(stage, target, url)
+        figures += webhooks.run()
+        half_load = min(produce.single_rate, webhooks.rate) / 2
+        rates = rates_to_measure(half_load, stage.scale.latency_rate)
+        figures += Latency(stage, target, url, rates).run()
+    # What belongs together stands together; what is found out last stands last.
+    return sorted(figures, key=lambda figure: figure.section == "memory")
+
+
+@contextlib.contextmanager
+def _stage(arguments: argparse.Namespace) -> Iterator[Stage]:
+    scale = QUICK if arguments.quick else FULL
+    with _folder() as folder, _broker(arguments) as (service_url, admin_url):
+        stage = Stage(service_url, admin_url, scale, folder, _tell)
+        try:
+            yield stage
+        finally:
+            if arguments.service_url and stage.topics:
+                _delete_topics(stage)
+
+
+def _delete_topics(stage: Stage) -> None:
+    try:
+        admin.delete_topics(stage.admin_url, stage.topics)
+    except BenchError as error:
+        # What was measured, or failed, is worth more.
+        _tell(f"the topics of this run may be left: {error}")
+
+
+@contextlib.contextmanager
+def _broker(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    if arguments.service_url:
+        yield arguments.service_url, arguments.admin_url
+        return
+    with start_local_broker(progress=_tell) as broker:
+        yield broker.service_url, broker.admin_url
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """Of the logs, whose ends are in the error if anything fails."""
+    folder = Path(tempfile.mkdtemp(prefix="keylane-bench-")).resolve()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+_BEGAN: Final = time.monotonic()
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(f"[{time.monotonic() - _BEGAN:5.1f} s] {line}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.exit(code)

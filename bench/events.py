@@ -1,0 +1,34 @@
+"""The events that are sent: 100 bytes of payload, numbered, of users in turn."""
+
+from __future__ import annotations
+
+from typing import Final
+
+PAYLOAD_BYTES: Final = 100
+_HEAD: Final = '{"n":"%010d","pad":"'
+_TAIL: Final = '"}'
+_NUMBER: Final = slice(6, 16)
+
+
+def payload(number: int) -> bytes:
+    head = _HEAD % number
+    return f"{head}{'x' * (PAYLOAD_BYTES - len(head) - len(_TAIL))}{_TAIL}".encode()
+
+
+def number_in(body: bytes) -> int:
+    """The number of a payload of ours."""
+    return int(body[_NUMBER])
+
+
+def user(number: int, users: int) -> str:
+    # All of one length, so that all bodies of a kind are.
+    return f"user-{number % users:06d}"
+
+
+def body(first: int, count: int, users: int) -> bytes:
+    """What is posted to ingest: `count` events from number `first` on."""
+    events = (
+        b'{"UserID":"%s","Payload":%s}' % (user(number, users).encode(), payload(number))
+        for number in range(first, first + count)
+    )
+    return b"[%s]" % b",".join(events)

@@ -1,0 +1,134 @@
+"""The receiver of webhooks: answers 200 at once and notes when which event arrived.
+
+Told by lines on standard input: `Expect` is answered when so many events have arrived since,
+`Take` with the numbers and moments of all that did since the last `Expect`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from array import array
+from typing import cast
+
+import httptools
+import msgspec
+import uvloop
+from typing_extensions import override
+
+from bench.events import number_in
+from bench.machine import cpu_s
+from bench.parts import child
+
+_ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+
+
+class Options(msgspec.Struct):
+    host: str
+
+
+class Listening(msgspec.Struct):
+    port: int
+
+
+class Expect(msgspec.Struct, tag=True):
+    count: int
+    #: Whose CPU is measured from the first arrival to the last; 0 for nobody's.
+    pid: int = 0
+
+
+class Take(msgspec.Struct, tag=True):
+    pass
+
+
+class Arrived(msgspec.Struct):
+    """From the first arrival to the last that was expected."""
+
+    seconds: float
+    cpu_s: float
+    watched_cpu_s: float | None
+
+
+class Taken(msgspec.Struct):
+    numbers: list[int]
+    moments: list[float]
+
+
+class Log:
+    """All arrivals since the last `Expect`."""
+
+    def __init__(self) -> None:
+        self._numbers = array("q")
+        self._moments = array("d")
+        self._expected = Expect(0)
+        self._cpu: tuple[float, float] = 0.0, 0.0
+
+    def obey(self, order: Expect | Take) -> None:
+        if isinstance(order, Take):
+            child.tell(Taken(self._numbers.tolist(), self._moments.tolist()))
+            return
+        self._expected = order
+        self._numbers, self._moments = array("q"), array("d")
+
+    def arrive(self, number: int) -> None:
+        self._moments.append(time.monotonic())
+        self._numbers.append(number)
+        count = len(self._numbers)
+        if count == 1:
+            self._cpu = self._cpu_now()
+        if count == self._expected.count:
+            self._tell_arrived()
+
+    def _cpu_now(self) -> tuple[float, float]:
+        return time.process_time(), cpu_s(self._expected.pid)
+
+    def _tell_arrived(self) -> None:
+        own, watched = (b - a for a, b in zip(self._cpu, self._cpu_now(), strict=True))
+        child.tell(Arrived(self._moments[-1] - self._moments[0], own, watched))
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._parser = httptools.HttpRequestParser(self)
+        self._body = b""
+        self._transport: asyncio.WriteTransport | None = None
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's is no subclass
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        self._log.arrive(number_in(self._body))
+        self._body = b""
+        if self._transport:
+            self._transport.write(_ANSWER)
+
+
+async def _run(options: Options) -> None:
+    loop = asyncio.get_running_loop()
+    log = Log()
+    server = await loop.create_server(lambda: _Connection(log), options.host, 0, backlog=1024)
+    child.tell(Listening(server.sockets[0].getsockname()[1]))
+
+    def listen_to_parent() -> None:
+        for line in sys.stdin.buffer:
+            loop.call_soon_threadsafe(log.obey, msgspec.json.decode(line, type=Expect | Take))
+        os._exit(0)
+
+    threading.Thread(target=listen_to_parent, daemon=True).start()
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(_run(child.begin(Options)))

@@ -1,0 +1,224 @@
+"""Processes that a run starts: `keylane ...` as anybody runs it, and the bench's own parts."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Final, Self, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from bench.errors import BenchError
+from keylane.sources import ENV_PREFIX
+from operate.broker import guardian
+from operate.broker.process import ProcessIdentity
+
+_READY_WITHIN_S: Final = 60.0
+_STOPPED_WITHIN_S: Final = 40.0
+_PART_WITHIN_S: Final = 120.0
+_POLL_S: Final = 0.01
+_LINES_SHOWN: Final = 12
+
+T = TypeVar("T")
+
+
+def _environment() -> dict[str, str]:
+    """Ours without settings of Keylane: a run is the same whatever is set."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
+
+
+class Keylane:
+    """One `keylane ...`, behind the guardian that ends it if this process dies.
+
+    The folder of the log goes with it then.
+    """
+
+    def __init__(self, arguments: Iterable[str], log: Path) -> None:
+        self._arguments = [*arguments, "--log-format", "json"]
+        self._log = log
+        self._connection: http.client.HTTPConnection | None = None
+        with log.open("wb") as stderr:
+            self._guard = subprocess.Popen(
+                [
+                    *(sys.executable, "-I", "-S", guardian.__file__),
+                    *(str(os.getpid()), str(log.parent)),
+                    *(sys.executable, "-P", "-m", "operate", *self._arguments),
+                ],
+                cwd=log.parent,
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        assert self._guard.stdout is not None
+        self.pid = int(self._guard.stdout.readline() or 0)
+        self._identity = ProcessIdentity.of(self.pid)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        code = self._stop()
+        if error is None and code != 0:
+            raise self._failure(f"ended with {code}")
+
+    def _stop(self) -> int:
+        if self._connection:
+            self._connection.close()
+        # Not its group: a parent hands the signal to its workers, and a second one aborts.
+        if self._identity and self._identity.is_alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
+        try:
+            return self._guard.wait(_STOPPED_WITHIN_S)
+        finally:
+            if self._identity:
+                self._identity.send(signal.SIGKILL)
+            self._guard.wait()
+
+    def url(self) -> str:
+        """Where it serves, as soon as it does."""
+        deadline = time.monotonic() + _READY_WITHIN_S
+        while time.monotonic() < deadline:
+            for line in self._log.read_bytes().splitlines():
+                told = json.loads(line) if line.startswith(b"{") else {}
+                url = told.get("url") or told.get("admin_url")
+                if url:
+                    return str(url)
+            self._check_alive()
+            time.sleep(_POLL_S)
+        raise self._failure("did not start in time")
+
+    def wait_ready(self) -> None:
+        deadline = time.monotonic() + _READY_WITHIN_S
+        while self._get("/readyz")[0] != http.client.OK:
+            self._check_alive()
+            if time.monotonic() > deadline:
+                raise self._failure("was not ready in time")
+            time.sleep(_POLL_S)
+
+    def metrics(self) -> dict[str, float]:
+        """Each metric's sum over its labels."""
+        status, text = self._get("/metrics")
+        if status != http.client.OK:
+            self._check_alive()
+            raise self._failure(f"answered {status} for its metrics")
+        return sums(text)
+
+    def _get(self, path: str) -> tuple[int, str]:
+        if self._connection is None:
+            parts = urlsplit(self.url())
+            self._connection = http.client.HTTPConnection(
+                parts.hostname or "", parts.port, timeout=10
+            )
+        try:
+            self._connection.request("GET", path)
+            answer = self._connection.getresponse()
+            return answer.status, answer.read().decode()
+        except (OSError, http.client.HTTPException):
+            self._connection.close()
+            return 0, ""
+
+    def _check_alive(self) -> None:
+        if self._guard.poll() is not None:
+            raise self._failure(f"ended by itself with {self._guard.returncode}")
+
+    def _failure(self, what: str) -> BenchError:
+        said = _last_lines(self._log.read_text(errors="replace"))
+        return BenchError(f"keylane {' '.join(self._arguments[:2])} {what}. Its log ends:{said}")
+
+
+def _last_lines(text: str) -> str:
+    return "".join(f"\n  {line}" for line in text.splitlines()[-_LINES_SHOWN:])
+
+
+def sums(text: str) -> dict[str, float]:
+    """Read what Prometheus would; the labels are dropped and their values added up."""
+    found: dict[str, float] = {}
+    for name, value in re.findall(r"^(\w+)(?:\{.*\})? (\S+)$", text, re.MULTILINE):
+        found[name] = found.get(name, 0.0) + float(value)
+    return found
+
+
+def run_part(part: ModuleType, options: msgspec.Struct, result: type[T]) -> T:
+    """Run one part to its end, and return what it tells."""
+    try:
+        done = subprocess.run(
+            _part_command(part, options),
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            start_new_session=True,  # a Ctrl-C is ours to handle
+            timeout=_PART_WITHIN_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BenchError(f"{part.__name__} took more than {_PART_WITHIN_S:g} s") from error
+    if done.returncode:
+        said = _last_lines(done.stderr.decode(errors="replace"))
+        raise BenchError(f"{part.__name__} failed. It wrote last:{said}")
+    return msgspec.json.decode(done.stdout, type=result)
+
+
+def _part_command(part: ModuleType, options: msgspec.Struct) -> list[str]:
+    return [sys.executable, "-m", part.__name__, msgspec.json.encode(options).decode()]
+
+
+class LivingPart:
+    """A part that is told what to do by lines, and tells by lines."""
+
+    def __init__(self, part: ModuleType, options: msgspec.Struct) -> None:
+        self._name = part.__name__
+        self._process: subprocess.Popen[bytes] = subprocess.Popen(
+            _part_command(part, options),
+            env=_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            bufsize=0,
+        )
+        self._rest = b""
+
+    def tell(self, order: msgspec.Struct) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(msgspec.json.encode(order) + b"\n")
+
+    def hear(self, kind: type[T], within_s: float = _PART_WITHIN_S) -> T:
+        """The next line that it tells."""
+        assert self._process.stdout is not None
+        deadline = time.monotonic() + within_s
+        while b"\n" not in self._rest:
+            left_s = max(0.0, deadline - time.monotonic())
+            if not select.select([self._process.stdout], [], [], left_s)[0]:
+                raise BenchError(f"{self._name} did not tell of {kind.__name__} in {within_s:g} s")
+            piece = self._process.stdout.read(1024 * 1024)
+            if not piece:
+                raise BenchError(f"{self._name} ended by itself")
+            self._rest += piece
+        line, _, self._rest = self._rest.partition(b"\n")
+        return msgspec.json.decode(line, type=kind)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()

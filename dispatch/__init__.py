@@ -1,0 +1,1 @@
+"""Topic in, destination out."""

@@ -1,0 +1,117 @@
+"""An event given up, on its way to the dead-letter topic.
+
+Published by ourselves, under Pulsar's native name and with its native properties: the client's own
+dead-letter policy can end the process. The caller acknowledges the event only after the receipt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from dispatch.delivery import Delivery
+from dispatch.outcome import Malformed, Refused, Unavailable
+from keylane.broker import Broker, OutgoingMessage, Publisher, Receipt
+from keylane.errors import BrokerError, PublishUnconfirmed
+from keylane.event import rfc3339
+from keylane.names import dead_letter_topic, partition_topic
+
+#: Error texts are cut there: properties count towards the broker's limit of a message.
+MAX_ERROR_CHARACTERS: Final = 1_000
+
+
+@dataclass(slots=True)
+class AttemptHistory:
+    """What is remembered of an event's attempts by this worker; times in ms since 1970.
+
+    `unconfirmed` counts publishes to the dead-letter topic that brought no receipt.
+    """
+
+    first_at_ms: int = 0
+    last_at_ms: int = 0
+    last_status: int | None = None
+    last_error: str = ""
+    given_up_because: str = ""
+    unconfirmed: int = 0
+
+
+def remember(context: object, outcome: Unavailable | Refused | Malformed) -> AttemptHistory:
+    """The history in an entry's context, or a new one, with this attempt in it."""
+    now_ms = time.time_ns() // 1_000_000
+    history = context if isinstance(context, AttemptHistory) else AttemptHistory(first_at_ms=now_ms)
+    history.last_at_ms = now_ms
+    history.last_status = outcome.status
+    history.last_error = outcome.reason
+    return history
+
+
+def dead_letter(
+    delivery: Delivery, history: AttemptHistory, topic: str, subscription: str
+) -> OutgoingMessage:
+    """Same key, value and properties as the event, and what became of it."""
+    message = delivery.message
+    ledger, entry, index = message.position
+    try:
+        properties = message.properties()
+    except UnicodeDecodeError:
+        # They are why it is dead-lettered; the original is named by its id.
+        properties = {}
+    properties |= {
+        "REAL_TOPIC": partition_topic(topic, delivery.partition),
+        "REAL_SUBSCRIPTION": subscription,
+        "ORIGIN_MESSAGE_ID": f"{ledger}:{entry}:{delivery.partition}"
+        + (f":{index}" if index >= 0 else ""),
+        "keylane-reason": history.given_up_because,
+        "keylane-attempts": str(delivery.attempt),
+        "keylane-first-attempt-at": rfc3339(history.first_at_ms),
+        "keylane-last-attempt-at": rfc3339(history.last_at_ms),
+        "keylane-last-status": "" if history.last_status is None else str(history.last_status),
+        "keylane-last-error": history.last_error[:MAX_ERROR_CHARACTERS],
+    }
+    return OutgoingMessage(message.key, message.value(), properties, message.event_time_ms)
+
+
+class DeadLetters:
+    """The dead-letter topic of one destination; opened when it is first needed."""
+
+    def __init__(self, broker: Broker, topic: str, subscription: str, timeout_s: float) -> None:
+        self._broker = broker
+        self._topic = topic
+        self._subscription = subscription
+        self._timeout_s = timeout_s
+        self._publisher: Publisher | None = None
+        self._opening = asyncio.Lock()
+
+    async def publish(self, delivery: Delivery, history: AttemptHistory) -> None:
+        """Return when the broker has confirmed it; raises `BrokerError` if it did not."""
+        message = dead_letter(delivery, history, self._topic, self._subscription)
+        publisher = await self._open()
+        loop = asyncio.get_running_loop()
+        confirmed: asyncio.Future[Receipt] = loop.create_future()
+
+        def settle(receipt: Receipt) -> None:
+            if not confirmed.done():
+                confirmed.set_result(receipt)
+
+        def on_receipt(receipt: Receipt) -> None:
+            loop.call_soon_threadsafe(settle, receipt)
+
+        publisher.send(message, on_receipt)
+        try:
+            # The client's own timeout never comes while the broker keeps answering with errors.
+            async with asyncio.timeout(self._timeout_s):
+                receipt = await confirmed
+        except TimeoutError as error:
+            raise PublishUnconfirmed from error
+        if isinstance(receipt, BrokerError):
+            raise receipt
+
+    async def _open(self) -> Publisher:
+        async with self._opening:
+            if self._publisher is None:
+                self._publisher = await self._broker.publisher(
+                    dead_letter_topic(self._topic, self._subscription)
+                )
+            return self._publisher

@@ -1,0 +1,133 @@
+"""What a worker counts, and how Prometheus reads it.
+
+Plain integers on the way of an event; they become metrics only when somebody asks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from prometheus_client import Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from typing_extensions import override
+
+from dispatch.commands import Statistics
+from keylane.telemetry import new_registry
+
+#: From a webhook in the same rack to one that uses its timeout up.
+_ATTEMPT_SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30)
+
+
+@dataclass(slots=True)
+class Counts:
+    """Totals since this worker started."""
+
+    received: int = 0
+    acknowledged: int = 0
+    redeliveries_asked: int = 0
+    connections_lost: int = 0
+    attempts: Counter[str] = field(default_factory=Counter)
+    """By outcome: delivered, unavailable, refused, malformed."""
+    dead_letters: Counter[str] = field(default_factory=Counter)
+    """By reason."""
+    dead_letters_unconfirmed: int = 0
+
+
+class WorkerMetrics:
+    """The registry behind one worker's `/metrics`."""
+
+    def __init__(self, destination: str, statistics: Callable[[], Statistics]) -> None:
+        self.counts = Counts()
+        self.registry = new_registry()
+        self.registry.register(_WorkerCollector(destination, self.counts, statistics))
+        attempts = Histogram(
+            "keylane_attempt_duration_seconds",
+            "Time of one attempt at a destination that is waited for.",
+            ["destination"],
+            buckets=_ATTEMPT_SECONDS,
+            registry=self.registry,
+        )
+        self.attempt_seconds = attempts.labels(destination)
+
+
+class _WorkerCollector(Collector):
+    def __init__(
+        self, destination: str, counts: Counts, statistics: Callable[[], Statistics]
+    ) -> None:
+        self._destination = destination
+        self._counts = counts
+        self._statistics = statistics
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        yield from self._counters()
+        yield from self._gauges(self._statistics())
+
+    def _counters(self) -> Iterator[Metric]:
+        counts, statistics = self._counts, self._statistics()
+        yield self._counter("received", "Messages that came from the broker.", counts.received)
+        yield self._counter(
+            "acknowledged", "Messages acknowledged to the broker.", counts.acknowledged
+        )
+        yield self._counter(
+            "redeliveries_asked",
+            "Messages negatively acknowledged to the broker.",
+            counts.redeliveries_asked,
+        )
+        yield self._counter(
+            "connections_lost", "Losses of a partition's connection.", counts.connections_lost
+        )
+        yield self._counter(
+            "dead_letters_unconfirmed",
+            "Publishes to the dead-letter topic without a receipt.",
+            counts.dead_letters_unconfirmed,
+        )
+        yield self._counter(
+            "late_arrivals",
+            "Events that arrived after a later one of their user was started; must stay 0.",
+            statistics.late,
+        )
+        yield self._counter(
+            "given_back",
+            "Lanes given back because their key moved to another worker.",
+            statistics.given_back,
+        )
+        yield self._labelled(
+            "attempts", "Attempts by what they came to.", "outcome", counts.attempts
+        )
+        yield self._labelled(
+            "dead_letters", "Events confirmed dead by reason.", "reason", counts.dead_letters
+        )
+
+    def _gauges(self, statistics: Statistics) -> Iterator[Metric]:
+        yield self._gauge("lanes", "Users with unfinished events here.", statistics.lanes)
+        yield self._gauge("ready_lanes", "Users whose turn may come.", statistics.ready)
+        yield self._gauge("full_lanes", "Users at max_lane_events.", statistics.full)
+        yield self._gauge("receiving", "1 while the receive gate is open.", statistics.is_receiving)
+        events = GaugeMetricFamily(
+            "keylane_events",
+            "Unfinished events here by state.",
+            labels=["destination", "state"],
+        )
+        for state in ("held", "awaited", "in_flight", "backoff", "dead_lettering"):
+            events.add_metric([self._destination, state], getattr(statistics, state))
+        yield events
+
+    def _counter(self, name: str, help_text: str, value: int) -> Metric:
+        family = CounterMetricFamily(f"keylane_{name}", help_text, labels=["destination"])
+        family.add_metric([self._destination], value)
+        return family
+
+    def _labelled(self, name: str, help_text: str, label: str, values: Counter[str]) -> Metric:
+        family = CounterMetricFamily(f"keylane_{name}", help_text, labels=["destination", label])
+        for key, value in sorted(values.items()):
+            family.add_metric([self._destination, key], value)
+        return family
+
+    def _gauge(self, name: str, help_text: str, value: float) -> Metric:
+        family = GaugeMetricFamily(f"keylane_{name}", help_text, labels=["destination"])
+        family.add_metric([self._destination], value)
+        return family

@@ -1,0 +1,38 @@
+"""The numbers of the lanes' rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class LaneOptions:
+    """Times in seconds."""
+
+    #: Attempts at once.
+    concurrency: int = 64
+    #: Unfinished events of one user beyond which the worker receives no more.
+    max_lane_events: int = 100_000
+    #: How long a negatively acknowledged head may take; measured, it is back after 0.134 s.
+    grace_s: float = 2.0
+    #: How long a redelivered event that opens a lane waits for a predecessor.
+    settle_s: float = 0.1
+    #: For so long after a connection began every event that opens a lane waits like that.
+    fresh_s: float = 2.0
+    #: How long an event that came back waits for predecessors that did not, before they are
+    #: taken for done elsewhere.
+    quiet_s: float = 0.5
+    #: When a lane that was given back and stayed empty is forgotten.
+    forget_s: float = 30.0
+    #: Events of one lane that count at the receive gate; a lane whose head failed counts as one.
+    #: Few, because one of them runs at a time: users with deep lanes must not shut others out.
+    lane_share: int = 2
+
+    @property
+    def gate_events(self) -> int:
+        """Ready events at which receiving stops: eight lanes for each attempt that can run.
+
+        Not more, because a key that moves to another worker stays here until all of it is done:
+        what is hoarded here can't be delivered by a worker that joins.
+        """
+        return 8 * self.lane_share * self.concurrency

@@ -1,0 +1,140 @@
+"""Several workers of one destination, each in a process of its own.
+
+Processes are spawned, never forked: a fork with an open client is broken. One that ends by itself
+is started again, after a delay that grows while it keeps ending; its events are with the others
+meanwhile.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
+from typing import Final
+
+import structlog
+
+from keylane.errors import ConfigurationError, KeylaneError
+from keylane.logs import configure_logging
+from keylane.settings import Settings
+
+log = structlog.get_logger()
+
+#: Seconds before a worker that ended is started again: the first time, and at most.
+RESTART_MIN_S: Final = 1.0
+RESTART_MAX_S: Final = 30.0
+#: A worker that lived so long gets the short delay again.
+STEADY_S: Final = 60.0
+#: sysexits' EX_CONFIG: a worker that can't start would not start the next time either.
+EXIT_CONFIGURATION: Final = 78
+
+RunOne = Callable[[str, Settings, int], None]
+
+
+@dataclass(slots=True)
+class _Worker:
+    index: int
+    process: SpawnProcess | None = None
+    started_at: float = 0.0
+    start_at: float = 0.0
+    delay_s: float = RESTART_MIN_S
+
+
+@dataclass(slots=True)
+class _Signals:
+    received: list[int] = field(default_factory=list)
+
+    def take(self, number: int, _: object) -> None:
+        self.received.append(number)
+
+
+def supervise(name: str, settings: Settings, run_one: RunOne) -> int:
+    """Keep `settings.dispatch.workers` processes running until a signal; drain them all."""
+    signals = _Signals()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signals.take)
+    workers = [_Worker(index) for index in range(settings.dispatch.workers)]
+    try:
+        while not signals.received:
+            for worker in workers:
+                _look_after(worker, name, settings, run_one)
+            _sleep_until_something_ends(workers)
+    finally:
+        _stop(workers, signals)
+    return 0
+
+
+def _look_after(worker: _Worker, name: str, settings: Settings, run_one: RunOne) -> None:
+    now = time.monotonic()
+    process = worker.process
+    if process is not None and process.exitcode is not None:
+        if process.exitcode == EXIT_CONFIGURATION:
+            raise ConfigurationError("a worker refused its configuration; its log line says why")
+        if now - worker.started_at > STEADY_S:
+            worker.delay_s = RESTART_MIN_S
+        log.error(
+            "worker.ended", index=worker.index, code=process.exitcode, restart_in_s=worker.delay_s
+        )
+        worker.process, worker.start_at = None, now + worker.delay_s
+        worker.delay_s = min(worker.delay_s * 2, RESTART_MAX_S)
+    if worker.process is None and now >= worker.start_at:
+        context = multiprocessing.get_context("spawn")
+        worker.process = context.Process(
+            target=_be_worker, args=(name, settings, worker.index, run_one), name=f"{name}-worker"
+        )
+        worker.process.start()
+        worker.started_at = now
+
+
+def _sleep_until_something_ends(workers: list[_Worker]) -> None:
+    sentinels = [w.process.sentinel for w in workers if w.process]
+    if sentinels:
+        wait(sentinels, timeout=0.2)
+    else:
+        time.sleep(0.2)
+
+
+def _stop(workers: list[_Worker], signals: _Signals) -> None:
+    """Every signal is passed on: a worker drains at the first and aborts at the second."""
+    passed_on = 0
+    alive = [w.process for w in workers if w.process]
+    while alive:
+        if passed_on < max(1, len(signals.received)):
+            passed_on += 1
+            for process in alive:
+                process.terminate()
+        wait([p.sentinel for p in alive], timeout=0.2)
+        alive = [p for p in alive if p.exitcode is None]
+
+
+def _be_worker(name: str, settings: Settings, index: int, run_one: RunOne) -> None:
+    # A terminal's Ctrl-C reaches the whole group; the parent passes it on as SIGTERM, once.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    configure_logging(settings.log.format, settings.log.level)
+    _end_with_parent()
+    try:
+        run_one(name, settings, index)
+    except KeylaneError as error:
+        log.error("worker.failed", index=index, error=str(error))  # noqa: TRY400  no bug
+        sys.exit(EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else 1)
+
+
+def _end_with_parent() -> None:
+    """Take the parent's death for SIGTERM, or a killed parent would leave workers behind."""
+    import threading
+
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()

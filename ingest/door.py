@@ -1,0 +1,36 @@
+"""The way in, and out: who is inside is served to the end, whoever comes later is refused."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ingest.refusals import ShuttingDown
+
+
+class Door:
+    """Counts requests that are being served; a context manager around each of them."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.inside = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __enter__(self) -> None:
+        """Let a request in; raises `ShuttingDown` after `close`."""
+        if not self.is_open:
+            raise ShuttingDown
+        self.inside += 1
+        self._empty.clear()
+
+    def __exit__(self, *_exc: object) -> None:
+        self.inside -= 1
+        if not self.inside:
+            self._empty.set()
+
+    def close(self) -> None:
+        self.is_open = False
+
+    async def emptied(self) -> None:
+        """Wait until everyone who was inside has been answered."""
+        await self._empty.wait()

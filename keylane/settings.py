@@ -1,0 +1,245 @@
+"""One tree of settings: command-line option, then environment, then `keylane.toml`, then default.
+
+A variable is named by its place in the tree: `dispatch.max_attempts` is
+`KEYLANE_DISPATCH__MAX_ATTEMPTS`, and `[dispatch] max_attempts = 8` in the file. What the tree does
+not know is refused, in the environment as in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from typing_extensions import override
+
+from keylane.errors import ConfigurationError
+from keylane.masking import MASK, mask_url
+from keylane.names import full_topic, subscription_name
+from keylane.sources import ENV_DELIMITER, ENV_PREFIX, Setting, leaves, read
+
+Seconds: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count: TypeAlias = Annotated[int, Field(ge=1)]
+Number = TypeVar("Number", int, float)
+Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
+
+
+def _named_by(rule: Callable[[str], str]) -> AfterValidator:
+    """Let the rule of keylane/names.py refuse a name; the name stays as it was written."""
+
+    def check(value: str) -> str:
+        try:
+            rule(value)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
+        return value
+
+    return AfterValidator(check)
+
+
+TopicName: TypeAlias = Annotated[str, _named_by(full_topic)]
+DestinationName: TypeAlias = Annotated[str, _named_by(subscription_name)]
+
+
+def _at_least(value: Number, other: str, info: ValidationInfo) -> Number:
+    # A bound that is wrong itself is missing here and reported on its own.
+    if value < info.data.get(other, value):
+        raise ValueError(f"should not be below {other} ({info.data[other]:g})")
+    return value
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class PulsarSettings(_Section):
+    """How the broker is reached."""
+
+    service_url: str = Field(
+        "pulsar://localhost:6650",
+        pattern=r"^pulsar(\+ssl)?://\S+$",
+        description="Where clients connect: pulsar:// or pulsar+ssl://.",
+    )
+    admin_url: str = Field(
+        "http://localhost:8080",
+        pattern=r"^https?://\S+$",
+        description="Where the broker's admin REST interface is: http:// or https://.",
+    )
+    token: SecretStr | None = Field(
+        None, description="Token that the broker asks for; none when it asks for none."
+    )
+    operation_timeout_s: Seconds = Field(
+        10.0, description="Seconds to wait for the broker's answer to one operation."
+    )
+
+
+class LogSettings(_Section):
+    """What is written to standard error."""
+
+    format: Literal["json", "pretty", "auto"] = Field(
+        "auto", description="json, pretty, or auto: pretty on a terminal, JSON lines elsewhere."
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least that is logged: debug, info, warning or error."
+    )
+
+
+class IngestSettings(_Section):
+    """The HTTP service that takes events."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
+    port: Port = Field(8090, description="Port to listen on; 0 is any free one.")
+    max_body_bytes: Count = Field(10_485_760, description="Bytes of one request's body at most.")
+    max_events: Count = Field(10_000, description="Events in one request at most.")
+    max_payload_bytes: Count = Field(
+        5_000_000,
+        description="Bytes of one event's payload at most, below the broker's 5 MiB a message.",
+    )
+    send_deadline_s: Seconds = Field(
+        10.0, description="Seconds in which the broker has to confirm every event of a request."
+    )
+    max_in_flight: Count = Field(
+        20_000, description="Unconfirmed events at most; beyond it requests are answered 429."
+    )
+    drain_timeout_s: Seconds = Field(
+        30.0, description="Seconds that requests in flight get to finish at shutdown."
+    )
+    retry_after_s: Seconds = Field(
+        1.0, description="Seconds that a client answered 429 or 503 is asked to wait."
+    )
+
+    @field_validator("max_in_flight")
+    @classmethod
+    def _a_full_request_fits(cls, value: int, info: ValidationInfo) -> int:
+        return _at_least(value, "max_events", info)
+
+
+class DispatchSettings(_Section):
+    """The workers that deliver for one destination."""
+
+    workers: Count = Field(1, description="Processes that deliver.")
+    concurrency: Count = Field(64, description="Attempts at once in each worker.")
+    max_attempts: Count = Field(8, description="Attempts for an event, counting the first.")
+    max_age_s: Seconds = Field(
+        259_200.0, description="Seconds after which a failing event is given up (3 days)."
+    )
+    backoff_min_s: Seconds = Field(1.0, description="Seconds before the second attempt.")
+    backoff_max_s: Seconds = Field(300.0, description="Seconds between two attempts at most.")
+    backoff_multiplier: float = Field(
+        2.0, ge=1, allow_inf_nan=False, description="How much longer each delay is than the last."
+    )
+    jitter: float = Field(
+        0.2, ge=0, le=1, description="Share of a delay by which it varies at random, 0 to 1."
+    )
+    timeout_s: Seconds = Field(15.0, description="Seconds that one attempt may take.")
+    max_lane_events: Count = Field(
+        100_000,
+        description="One user's unfinished events; beyond it the worker receives no more.",
+    )
+    admin_host: str = Field(
+        "127.0.0.1", min_length=1, description="Address of the worker's health and metrics."
+    )
+    admin_port: Port = Field(
+        0, description="Port of the worker's health and metrics; 0 is any free one, logged."
+    )
+    reliability: float = Field(
+        100.0,
+        ge=0,
+        le=100,
+        description="For trials: percent of attempts that are let through; the others fail.",
+    )
+    consumer_name: str | None = Field(
+        None,
+        min_length=1,
+        description="Stable name of this worker; default is made of host, name and slot.",
+    )
+    drain_timeout_s: Seconds = Field(
+        30.0, description="Seconds that attempts in flight get to finish at shutdown."
+    )
+
+    @field_validator("backoff_max_s")
+    @classmethod
+    def _not_below_the_least(cls, value: float, info: ValidationInfo) -> float:
+        return _at_least(value, "backoff_min_s", info)
+
+
+class DestinationSettings(_Section):
+    """One place where events go."""
+
+    to: str = Field(min_length=1, description="Where to: http://, https:// or file:PATH.")
+    secret: SecretStr | None = Field(
+        None, description="Secret that webhooks are signed with (Standard Webhooks)."
+    )
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. `Settings()` is the defaults; `load_settings` reads the rest."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter=ENV_DELIMITER,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+    )
+
+    topic: TopicName = Field("user-events", description="The topic that holds all events.")
+    pulsar: PulsarSettings = PulsarSettings()
+    log: LogSettings = LogSettings()
+    ingest: IngestSettings = IngestSettings()
+    dispatch: DispatchSettings = DispatchSettings()
+    destinations: dict[DestinationName, DestinationSettings] = Field(
+        default_factory=dict, description="Destinations by name."
+    )
+
+    @classmethod
+    @override
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # `load_settings` reads the sources itself, so that an error can name where a value stood.
+        return (init_settings,)
+
+
+def load_settings(
+    config: Path | None = None, overrides: Mapping[str, Any] | None = None
+) -> Settings:
+    """Read every source; `overrides` is a tree too, and a `None` in it means "not given".
+
+    Without `config` the working folder's `keylane.toml` is read if there is one. Raises
+    `ConfigurationError`, which names all that is wrong at once.
+    """
+    return read(Settings, config, overrides or {})
+
+
+def all_settings() -> dict[tuple[str, ...], Setting]:
+    """Every setting by its path; `NAME` stands for a destination's name."""
+    return leaves(Settings)
+
+
+def effective_settings(settings: Settings) -> dict[str, Any]:
+    """The tree as nested dicts of plain values, its secrets masked."""
+    return {name: _masked(value) for name, value in settings.model_dump().items()}
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _masked(inner) for name, inner in value.items()}
+    if isinstance(value, SecretStr):
+        return MASK
+    return mask_url(value) if isinstance(value, str) else value

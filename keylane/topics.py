@@ -1,0 +1,225 @@
+"""Topics, subscriptions and the policies without which the promises do not hold.
+
+Pulsar's own defaults stop a whole subscription at 50,000 unacknowledged messages, delete a topic
+that nobody is connected to, and may drop what is too old or too much. Everything here can be
+repeated: what is in place stays, and each function returns in sentences what it changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_delay, wait_fixed
+
+from keylane.admin import PulsarAdmin
+from keylane.errors import BrokerUnavailable, ConfigurationError
+from keylane.names import (
+    DEAD_LETTER_SUBSCRIPTION,
+    dead_letter_topic,
+    full_topic,
+    partition_topic,
+    subscription_name,
+)
+
+DEFAULT_PARTITIONS: Final = 3
+#: Policies reach a topic through a log of their own; on a loaded machine that takes seconds.
+IN_FORCE_WITHIN_S: Final = 30.0
+#: Undelivered events of the slowest destination, a partition. Then events are refused.
+BACKLOG_BYTES: Final = 10 * 1024**3
+#: Delivered events are kept so that a destination can be added or rewound: as long as an event may
+#: be retried by default. The size has to exceed the backlog's.
+RETENTION_MINUTES: Final = 3 * 24 * 60
+RETENTION_MB: Final = 16 * 1024
+
+
+def _is_set(found: Any) -> bool:
+    return found is not None
+
+
+def _keeps_all(found: Any) -> bool:
+    return found is not None and found["policy"] != "consumer_backlog_eviction"
+
+
+@dataclass(frozen=True, slots=True)
+class _Policy:
+    """What is set, unless what is found suffices: an operator's own figures stay.
+
+    `write` and `read` are the calls' names, `part` the member of what is read that counts.
+    """
+
+    write: str
+    read: str
+    value: Any
+    part: str | None = None
+    suffices: Callable[[Any], bool] | None = None
+
+    def is_in_place(self, found: Any) -> bool:
+        if self.part is not None:
+            found = (found or {}).get(self.part)
+        if self.suffices is not None:
+            return self.suffices(found)
+        if isinstance(self.value, Mapping) and isinstance(found, Mapping):
+            return all(found.get(name) == value for name, value in self.value.items())
+        return bool(found == self.value)
+
+
+#: What every topic of ours needs, in the order in which it has to be set.
+POLICIES: Final = (
+    # A full backlog refuses new events at once and loses none: `producer_request_hold` would let
+    # requests hang until they time out as unknown, `consumer_backlog_eviction` drops the oldest.
+    # First, because a retention that does not exceed the quota in force is refused.
+    _Policy(
+        "backlogQuota?backlogQuotaType=destination_storage",
+        "backlogQuotaMap",
+        {"limitSize": BACKLOG_BYTES, "limitTime": -1, "policy": "producer_exception"},
+        part="destination_storage",
+        suffices=_keeps_all,
+    ),
+    # Age alone is no reason to refuse or drop anything; the namespace may see it otherwise.
+    _Policy(
+        "backlogQuota?backlogQuotaType=message_age",
+        "backlogQuotaMap",
+        {"limitSize": -1, "limitTime": -1, "policy": "producer_exception"},
+        part="message_age",
+        suffices=_keeps_all,
+    ),
+    _Policy(
+        "retention",
+        "retention",
+        {"retentionTimeInMinutes": RETENTION_MINUTES, "retentionSizeInMB": RETENTION_MB},
+        suffices=_is_set,
+    ),
+    # The namespace may have a time to live, which acknowledges what nobody has seen.
+    _Policy("messageTTL?messageTTL=0", "messageTTL", 0),
+    # Else a topic without subscription and connection is deleted after a minute.
+    _Policy(
+        "inactiveTopicPolicies",
+        "inactiveTopicPolicies",
+        {
+            "inactiveTopicDeleteMode": "delete_when_no_subscriptions",
+            "maxInactiveDurationSeconds": 60,
+            "deleteWhileInactive": False,
+        },
+    ),
+    # One user's stuck events are all unacknowledged; at a limit everybody else stops with them.
+    _Policy("maxUnackedMessagesOnConsumer", "maxUnackedMessagesOnConsumer", 0),
+    _Policy("maxUnackedMessagesOnSubscription", "maxUnackedMessagesOnSubscription", 0),
+)
+
+
+async def ensure_topic(admin: PulsarAdmin, topic: str, partitions: int | None = None) -> list[str]:
+    """Make the partitioned topic be there, with its policies in force; returns what was changed.
+
+    `partitions` None means 3 for a new topic and "as it is" for one that is there. Raises
+    `ConfigurationError` if the topic is not partitioned or has more partitions than asked for,
+    `BrokerUnavailable` if the policies don't come into force.
+    """
+    name = full_topic(topic)
+    wanted = partitions or DEFAULT_PARTITIONS
+    changes = []
+    if await admin.partitions(name) is None and await admin.create_partitioned_topic(name, wanted):
+        changes.append(f"created {name} with {_counted(wanted)}")
+    found = await _partitions(admin, name)
+    if partitions and found > partitions:
+        raise ConfigurationError(
+            f"{name} has {_counted(found)} and can't shrink to {partitions}; nothing was changed. "
+            f"Use --partitions {found}, or another topic."
+        )
+    if partitions and found < partitions:
+        await admin.grow_topic(name, partitions)
+        changes.append(
+            f"grew {name} from {found} to {_counted(partitions)}; users move between partitions, "
+            "so what they have undelivered now may be overtaken by newer events"
+        )
+        found = partitions
+    return changes + await _ensure_policies(admin, name, _parts(name, found))
+
+
+async def ensure_destination(admin: PulsarAdmin, topic: str, name: str) -> list[str]:
+    """Make the destination's subscription and dead-letter topic be there; returns what was changed.
+
+    The subscription begins at the earliest event that is kept, on every partition. Raises
+    `ConfigurationError` if there is no such topic or it is not partitioned.
+    """
+    main, subscription = full_topic(topic), subscription_name(name)
+    parts = _parts(main, await _partitions(admin, main))
+    changes = await _ensure_subscription(admin, main, parts, subscription)
+    dead = dead_letter_topic(topic, name)
+    if await admin.partitions(dead) is None and await admin.create_topic(dead):
+        changes.append(f"created {dead}")
+    # Usually without partitions; one that other clients made with some does as well.
+    dead_parts = _parts(dead, await admin.partitions(dead) or 0)
+    changes += await _ensure_subscription(admin, dead, dead_parts, DEAD_LETTER_SUBSCRIPTION)
+    return changes + await _ensure_policies(admin, dead, dead_parts)
+
+
+async def _partitions(admin: PulsarAdmin, name: str) -> int:
+    found = await admin.partitions(name)
+    if found is None:
+        raise ConfigurationError(
+            f"There is no topic {name}. Create it with `keylane topic setup`, or set KEYLANE_TOPIC."
+        )
+    if found == 0:
+        raise ConfigurationError(
+            f"{name} exists without partitions, so it can't be shared out; nothing was changed. "
+            "Set KEYLANE_TOPIC to another name, or delete that topic once it is empty."
+        )
+    return found
+
+
+def _parts(name: str, partitions: int) -> list[str]:
+    return [partition_topic(name, number) for number in range(partitions)] or [name]
+
+
+async def _ensure_subscription(
+    admin: PulsarAdmin, name: str, parts: list[str], subscription: str
+) -> list[str]:
+    # Asked for a partition at a time: after growing only some may have it.
+    missing = [part for part in parts if subscription not in await admin.subscriptions(part)]
+    made = [part for part in missing if await admin.create_subscription(part, subscription)]
+    where = f" ({len(made)} of {_counted(len(parts))})" if len(made) < len(parts) else ""
+    return [f"created subscription {subscription} on {name}{where}"] if made else []
+
+
+async def _ensure_policies(admin: PulsarAdmin, name: str, parts: list[str]) -> list[str]:
+    lacking = await _lacking(admin, name)
+    for policy in lacking:
+        await admin.set_policy(name, policy.write, policy.value)
+    await _wait_until_in_force(admin, name, parts)
+    # Two quotas are one policy to the reader.
+    set_now = dict.fromkeys(policy.write.partition("?")[0] for policy in lacking)
+    return [f"set on {name}: {', '.join(set_now)}"] if set_now else []
+
+
+async def _lacking(admin: PulsarAdmin, name: str) -> list[_Policy]:
+    return [p for p in POLICIES if not p.is_in_place(await admin.policy(name, p.read))]
+
+
+async def _wait_until_in_force(admin: PulsarAdmin, name: str, parts: list[str]) -> None:
+    async def behind() -> list[str]:
+        lacking = [policy.read for policy in await _lacking(admin, name)]
+        if lacking:
+            return lacking
+        # So far it is what the broker has read of its log of policies. What a partition goes by
+        # only its statistics tell, and they tell it of the quota alone.
+        quota = (await admin.policy(name, "backlogQuotaMap"))["destination_storage"]["limitSize"]
+        stats = {part: await admin.stats(part) for part in parts}
+        return [part for part, found in stats.items() if found["backlogQuotaLimitSize"] != quota]
+
+    retrying = AsyncRetrying(
+        retry=retry_if_result(bool), stop=stop_after_delay(IN_FORCE_WITHIN_S), wait=wait_fixed(0.1)
+    )
+    try:
+        await retrying(behind)
+    except RetryError as error:
+        left = ", ".join(error.last_attempt.result())
+        raise BrokerUnavailable(
+            f"The policies of {name} are not in force after {IN_FORCE_WITHIN_S:g} s ({left}). "
+            "Run `keylane topic setup` again; what was done stays."
+        ) from error
+
+
+def _counted(partitions: int) -> str:
+    return f"{partitions} partition{'' if partitions == 1 else 's'}"

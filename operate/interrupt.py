@@ -1,0 +1,87 @@
+"""Ctrl-C and SIGTERM: the first asks for an orderly end, the second for one at once.
+
+Outside the event loop both are a `KeyboardInterrupt`. Within it nothing is interrupted but what is
+given to `Interrupt.unless`: what starts and stops processes runs to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Final, TypeVar
+
+import uvloop
+
+from operate.together import first_of
+
+T = TypeVar("T")
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(Exception):  # noqa: N818  named by the fact
+    """The first signal came; caught where the stack is stopped."""
+
+
+class Interrupt:
+    """What the signals of one event loop have asked for."""
+
+    def __init__(self) -> None:
+        #: Called at the second signal, and at each one after it.
+        self.abort: Callable[[], None] = lambda: None
+        self.is_aborted = False
+        self._asked = asyncio.Event()
+
+    @property
+    def is_asked(self) -> bool:
+        return self._asked.is_set()
+
+    def arrive(self) -> None:
+        """Take a signal."""
+        if self.is_asked:
+            self.is_aborted = True
+            self.abort()
+        self._asked.set()
+
+    async def unless(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do the work; cancels it and raises `Interrupted` when the first signal comes."""
+        return await first_of(self._raise_when_asked(), work)
+
+    async def _raise_when_asked(self) -> Any:
+        await self._asked.wait()
+        raise Interrupted
+
+
+def run(main: Callable[[Interrupt], Coroutine[Any, Any, T]]) -> T:
+    """Run an event loop whose signals go to the `Interrupt` that `main` is given."""
+
+    async def with_signals() -> T:
+        interrupt = Interrupt()
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, interrupt.arrive)
+        return await main(interrupt)
+
+    with _handlers_kept():
+        return uvloop.run(with_signals())
+
+
+@contextlib.contextmanager
+def sigterm_is_ctrl_c() -> Iterator[None]:
+    """Within the block both signals raise `KeyboardInterrupt`, even if SIGINT was ignored."""
+    with _handlers_kept():
+        for number in _SIGNALS:
+            signal.signal(number, signal.default_int_handler)
+        yield
+
+
+@contextlib.contextmanager
+def _handlers_kept() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

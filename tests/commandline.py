@@ -1,0 +1,36 @@
+"""Reads a `keylane` command line as the command itself would, without running it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from operate.cli import app
+
+
+def parse(words: Sequence[str]) -> None:
+    """Raise unless `keylane` followed by these words is something it takes."""
+    command: Any = get_command(app)
+    rest = list(words)
+    name = "keylane"
+    while isinstance(command, TyperGroup):
+        name = rest.pop(0)
+        assert name in command.commands, f"keylane has no command {name}"
+        command = command.commands[name]
+    command.make_context(name, rest)
+
+
+def commands() -> dict[str, Any]:
+    """Every command by its full name, such as `topic setup`."""
+    return dict(_commands(get_command(app), ()))
+
+
+def _commands(command: Any, above: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    if not isinstance(command, TyperGroup):
+        yield " ".join(above), command
+        return
+    for name, inner in command.commands.items():
+        yield from _commands(inner, (*above, name))

@@ -1,0 +1,220 @@
+"""The bench's own arithmetic: a figure nobody can trust is worse than none."""
+
+from __future__ import annotations
+
+import math
+
+import orjson
+import pytest
+
+from bench import report
+from bench.drain import AT_LEAST
+from bench.errors import BenchError
+from bench.events import PAYLOAD_BYTES, body, number_in, payload, user
+from bench.figures import Figure, Sample, drain_span, next_pause_s, per, percentile
+from bench.latency import milliseconds, rates_to_measure
+from bench.processes import sums
+from bench.scale import BODIES, QUICK, USERS, interleaved
+from bench.wire import AnswerReader, post
+
+ACCEPTED = (
+    b"HTTP/1.1 202 Accepted\r\ncontent-type: application/json\r\nContent-Length: 4\r\n\r\n{ok}"
+)
+REFUSED = b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n"
+
+
+def samples_at_rate(
+    rate: float, total: int, *, began: float, every: float, until: float
+) -> list[Sample]:
+    """What a worker of a constant rate, that finishes at once what it receives, tells."""
+    found = []
+    for step in range(math.ceil(until / every) + 1):
+        at = step * every
+        done = int(min(total, max(0.0, (at - began) * rate)))
+        found.append(Sample(at, done, done))
+    return found
+
+
+class TestDrainSpan:
+    @pytest.mark.parametrize("began", [0.0, 0.013, 0.05, 0.099])
+    def test_finds_beginning_and_end_between_the_samples(self, began: float) -> None:
+        samples = samples_at_rate(10_000, 25_000, began=began, every=0.1, until=3.0)
+
+        start, end = drain_span(samples, 25_000)
+
+        assert start == pytest.approx(began, abs=0.001)
+        assert end == pytest.approx(began + 2.5, abs=0.001)
+
+    def test_never_leaves_the_samples_around_an_edge(self) -> None:
+        # A rate that grows, then falls: both lines would lead too far outwards.
+        samples = [
+            Sample(0.0, 0, 0),
+            Sample(0.1, 500, 500),
+            Sample(0.2, 550, 550),
+            Sample(0.3, 900, 900),
+            Sample(0.4, 901, 901),
+            Sample(0.5, 1000, 1000),
+        ]
+
+        assert drain_span(samples, 1000) == (0.0, 0.5)
+
+    def test_is_rather_too_long_where_there_is_no_line(self) -> None:
+        samples = [Sample(1.0, 0, 0), Sample(1.1, 100, 100)]
+
+        assert drain_span(samples, 100) == (1.0, 1.1)
+
+    def test_goes_back_from_a_first_sample_within_the_run(self) -> None:
+        samples = samples_at_rate(1_000, 1_000, began=0.0, every=0.1, until=1.0)[1:]
+
+        start, _ = drain_span(samples, 1_000)
+
+        assert start == pytest.approx(0.0)
+
+    def test_refuses_a_drain_that_did_not_end(self) -> None:
+        with pytest.raises(BenchError, match="only 99 of 100"):
+            drain_span([Sample(0.0, 0, 0), Sample(1.0, 100, 99)], 100)
+
+
+class TestPause:
+    def test_gets_short_near_the_end(self) -> None:
+        assert next_pause_s(10_000, 50_000) == 0.1
+        assert next_pause_s(10_000, 1_000) == pytest.approx(0.05)
+        assert next_pause_s(10_000, 1) == 0.005
+
+    def test_is_short_until_the_rate_is_known(self) -> None:
+        assert next_pause_s(0.0, 50_000) == 0.01
+
+
+class TestPercentile:
+    def test_is_a_value_that_was_measured(self) -> None:
+        values = [4.0, 1.0, 3.0, 2.0]
+
+        assert [percentile(values, p) for p in (0, 25, 50, 51, 99, 100)] == [1, 1, 2, 3, 4, 4]
+
+    def test_of_nothing_is_unknown(self) -> None:
+        assert math.isnan(percentile([], 50))
+
+
+class TestFigure:
+    def test_compares_the_medians(self) -> None:
+        figure = Figure("s", "n", "ms", [9.0, 2.0, 1.0], "other", [4.0, 1.0, 100.0])
+
+        assert (figure.value, figure.yardstick_value, figure.ratio) == (2.0, 4.0, 0.5)
+
+    def test_accepts_from_the_limit_on(self) -> None:
+        def is_accepted(value: float) -> bool:
+            return Figure("s", "n", "1/s", [value], "other", [10.0], at_least=0.9).is_accepted
+
+        assert is_accepted(9.0)
+        assert not is_accepted(8.99)
+        assert not is_accepted(math.nan), "what is not known is not accepted"
+
+    def test_without_yardstick_has_no_ratio(self) -> None:
+        assert math.isnan(Figure("s", "n", "MiB", [1.0]).ratio)
+
+    def test_nothing_is_divided_by_nothing(self) -> None:
+        assert math.isnan(per(1.0, 0))
+
+
+class TestEvents:
+    def test_payloads_have_their_size_and_number(self) -> None:
+        for number in (0, 1, 99_999):
+            assert len(payload(number)) == PAYLOAD_BYTES
+            assert orjson.loads(payload(number))
+            assert number_in(payload(number)) == number
+
+    @pytest.mark.parametrize("count", BODIES)
+    def test_bodies_are_what_ingest_takes(self, count: int) -> None:
+        events = orjson.loads(body(7, count, USERS))
+
+        assert [event["UserID"] for event in events] == [user(7 + n, USERS) for n in range(count)]
+        assert events[0]["Payload"] == orjson.loads(payload(7))
+
+    def test_users_take_turns(self) -> None:
+        assert len({user(number, USERS) for number in range(3 * USERS)}) == USERS
+
+
+class TestAnswerReader:
+    @pytest.mark.parametrize("size", [1, 7, 64, 10_000])
+    def test_reads_answers_in_whatever_pieces(self, size: int) -> None:
+        reader, stream = AnswerReader(), ACCEPTED + REFUSED + ACCEPTED
+        pieces = [stream[at : at + size] for at in range(0, len(stream), size)]
+
+        assert [status for piece in pieces for status in reader.feed(piece)] == [202, 429, 202]
+
+    def test_waits_for_the_body(self) -> None:
+        reader = AnswerReader()
+
+        assert reader.feed(ACCEPTED[:-1]) == []
+        assert reader.feed(ACCEPTED[-1:]) == [202]
+
+    def test_refuses_what_it_can_not_delimit(self) -> None:
+        with pytest.raises(BenchError, match="content-length"):
+            AnswerReader().feed(b"HTTP/1.1 202 Accepted\r\ntransfer-encoding: chunked\r\n\r\n")
+
+    def test_requests_end_where_they_say(self) -> None:
+        head, _, sent = post("127.0.0.1", 8090, "/events", b"[]").partition(b"\r\n\r\n")
+
+        assert sent == b"[]"
+        assert head.startswith(b"POST /events HTTP/1.1\r\n")
+        assert b"content-length: 2" in head
+
+
+class TestLatency:
+    def test_half_load_is_measured_beside_the_common_rate(self) -> None:
+        assert rates_to_measure(1_800.0, 500.0) == [500.0, 1_800.0]
+
+    def test_a_common_rate_above_half_load_is_left_out(self) -> None:
+        assert rates_to_measure(300.0, 500.0) == [300.0]
+        assert rates_to_measure(500.0, 500.0) == [500.0]
+
+    def test_leaves_out_the_warm_up(self) -> None:
+        assert milliseconds([0.0, 1.0, 2.0], [9.0, 1.5, 2.25], 1) == [500.0, 250.0]
+
+
+def test_metrics_are_summed_over_their_labels() -> None:
+    text = '# TYPE a_total counter\na_total{x="1"} 2.0\na_total{x="2"} 3.0\nb 1e+06\n'
+
+    assert sums(text) == {"a_total": 5.0, "b": 1e6}
+
+
+def test_rounds_are_interleaved_and_begin_with_each_arm_in_turn() -> None:
+    rounds = list(interleaved(["a", "b"], 3))
+
+    assert rounds == [(1, "a"), (1, "b"), (2, "b"), (2, "a"), (3, "a"), (3, "b")]
+
+
+class TestReport:
+    figures = (
+        Figure("in", "rate", "events/s", [30_123.4], "bare", [33_000.0], is_more_better=True),
+        Figure("out", "rate", "events/s", [9.0], "bare", [8.0], at_least=AT_LEAST),
+        Figure("memory", "worker", "MiB", [math.nan]),
+    )
+
+    def test_tree_says_all_of_a_figure(self) -> None:
+        tree = report.as_tree(self.figures, {"cores": 2}, QUICK, 12.34)
+
+        assert tree["version"] == report.VERSION
+        assert tree["machine"]["cores"] == 2
+        assert tree["figures"][1] == {
+            "section": "out",
+            "name": "rate",
+            "unit": "events/s",
+            "value": 9.0,
+            "rounds": [9.0],
+            "better": "lower",
+            "yardstick": {"name": "bare", "value": 8.0, "rounds": [8.0]},
+            "ratio": 1.125,
+            "accepted": {"ratio_at_least": AT_LEAST, "is_met": True},
+        }
+        assert tree["figures"][2]["value"] is None, "JSON has no NaN"
+        assert "ratio" not in tree["figures"][2]
+
+    def test_table_has_a_line_a_figure(self) -> None:
+        lines = report.as_table(self.figures, {"cores": 2}).splitlines()
+
+        (rate,) = [line for line in lines if "30,123" in line]
+        assert rate.split() == ["rate", "30,123", "events/s", "33,000", "bare", "0.91"]
+        assert any(line.endswith("met: at least 0.9") for line in lines)
+        assert "worker" in "".join(lines)
+        assert lines[-1] == "cores 2"

@@ -1,0 +1,285 @@
+"""The shell around the lanes, on the in-memory broker: what it tells broker and operator."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from random import Random
+
+import pytest
+from prometheus_client import generate_latest
+from structlog.testing import capture_logs
+
+from dispatch.delivery import Delivery
+from dispatch.destinations.destination import Destination, ImmediateDestination
+from dispatch.lanes import Lanes
+from dispatch.options import LaneOptions
+from dispatch.outcome import Delivered, Outcome, Refused, Unavailable
+from dispatch.retry import Backoff, RetryPolicy
+from dispatch.worker import Subscription, Worker
+from keylane.broker import Received
+from keylane.errors import BrokerUnavailable, ContractError
+from keylane.event import Event, to_message
+from keylane.memory import MemoryBroker
+from keylane.memorycluster import MemoryCluster
+from tests.waiting import until
+
+DEAD = "events-crm-DLQ"
+
+
+class Scripted:
+    """A destination that does what `answer` says; remembers each attempt as user:id:number."""
+
+    def __init__(self, answer: Callable[[Delivery], Outcome]) -> None:
+        self.answer = answer
+        self.attempts: list[str] = []
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self.is_closed = False
+
+    async def attempt(self, delivery: Delivery) -> Outcome:
+        self.attempts.append(f"{delivery.event.user}:{delivery.event.id}:{delivery.attempt}")
+        await self.hold.wait()
+        return self.answer(delivery)
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+class Immediate(Scripted):
+    """The same, without waiting."""
+
+    def attempt_all(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        self.attempts += [f"{d.event.user}:{d.event.id}:{d.attempt}" for d in deliveries]
+        return [self.answer(delivery) for delivery in deliveries]
+
+
+class Site:
+    """A topic with a destination, and the worker between them."""
+
+    def __init__(self) -> None:
+        self.cluster = MemoryCluster()
+        self.cluster.create_topic("events", 2)
+        self.cluster.create_subscription("events", "crm")
+        self.cluster.create_topic(DEAD)
+        self.broker = MemoryBroker(self.cluster)
+        self.stop = asyncio.Event()
+        self.worker: Worker
+        self.running: asyncio.Task[None]
+
+    async def start(self, destination: Destination | ImmediateDestination) -> None:
+        self.worker = Worker(
+            Subscription("events", "crm", "worker-1"),
+            self.broker,
+            destination,
+            Lanes(LaneOptions(fresh_s=0)),
+            RetryPolicy(
+                max_attempts=2,
+                max_age_s=1000,
+                backoff=Backoff(min_s=0.05, max_s=0.1, jitter=0),
+                rng=Random(1),
+            ),
+            timeout_s=1,
+            drain_timeout_s=1,
+        )
+        self.running = asyncio.create_task(self.worker.run(self.stop))
+        await until(lambda: not self.worker.unready_reasons())
+
+    async def publish(self, user: str, *ids: str) -> None:
+        publisher = await self.broker.publisher("events")
+        now_ms = time.time_ns() // 1_000_000
+        for event_id in ids:
+            event = Event(id=event_id, user=user, payload=b"{}", accepted_at_ms=now_ms)
+            publisher.send(to_message(event), lambda _: None)
+
+    async def everything_is_done(self) -> None:
+        await until(lambda: self.cluster.backlog("events", "crm") == 0)
+
+    def dead(self) -> list[Received]:
+        return list(self.cluster.messages(DEAD))
+
+    async def end(self) -> None:
+        self.stop.set()
+        await self.running
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    site = Site()
+    yield site
+    site.stop.set()
+    if hasattr(site, "running"):
+        await asyncio.gather(site.running, return_exceptions=True)
+    await site.broker.close()
+
+
+def delivered(_: Delivery) -> Outcome:
+    return Delivered(200)
+
+
+@pytest.mark.parametrize("kind", [Scripted, Immediate])
+async def test_delivered_events_are_acknowledged(site: Site, kind: type[Scripted]) -> None:
+    destination = kind(delivered)
+    await site.start(destination)
+    await site.publish("Ada", "1", "2", "3")
+    await site.everything_is_done()
+    assert destination.attempts == ["Ada:1:1", "Ada:2:1", "Ada:3:1"]
+
+
+@pytest.mark.parametrize("kind", [Scripted, Immediate])
+async def test_an_event_given_up_is_dead_lettered_before_the_next_is_attempted(
+    site: Site, kind: type[Scripted]
+) -> None:
+    def answer(delivery: Delivery) -> Outcome:
+        if delivery.event.id == "1":
+            return Unavailable("answered 503: later", 503)
+        assert [m.properties()["ce_id"] for m in site.dead()] == ["1"]
+        return Delivered(200)
+
+    destination = kind(answer)
+    await site.start(destination)
+    await site.publish("Ada", "1", "2")
+    await site.everything_is_done()
+    assert destination.attempts == ["Ada:1:1", "Ada:1:2", "Ada:2:1"]
+    (dead,) = site.dead()
+    properties = dead.properties()
+    assert dead.key == "Ada"
+    assert properties["REAL_SUBSCRIPTION"] == "crm"
+    assert properties["REAL_TOPIC"].startswith("persistent://public/default/events-partition-")
+    assert properties["keylane-reason"] == "max-attempts"
+    assert properties["keylane-attempts"] == "2"
+    assert properties["keylane-last-status"] == "503"
+    assert properties["keylane-last-error"] == "answered 503: later"
+    assert properties["keylane-first-attempt-at"] < properties["keylane-last-attempt-at"]
+    assert properties["ORIGIN_MESSAGE_ID"].count(":") == 2
+
+
+async def test_a_refused_event_is_dead_lettered_at_once(site: Site) -> None:
+    destination = Scripted(lambda _: Refused("answered 400", 400))
+    await site.start(destination)
+    await site.publish("Ada", "1")
+    await site.everything_is_done()
+    assert destination.attempts == ["Ada:1:1"]
+    assert site.dead()[0].properties()["keylane-reason"] == "rejected"
+
+
+async def test_an_event_that_the_destination_can_not_express_is_dead_lettered(site: Site) -> None:
+    def answer(_: Delivery) -> Outcome:
+        raise ContractError("no such header")
+
+    await site.start(Scripted(answer))
+    await site.publish("Ada", "1")
+    await site.everything_is_done()
+    assert site.dead()[0].properties()["keylane-reason"] == "malformed"
+
+
+async def test_nothing_is_acknowledged_while_the_dead_letter_topic_does_not_confirm(
+    site: Site,
+) -> None:
+    site.cluster.refuse_publishes(DEAD, BrokerUnavailable("quota"))
+    destination = Scripted(
+        lambda d: Refused("no", 400) if d.event.user == "Ada" else Delivered(200)
+    )
+    await site.start(destination)
+    await site.publish("Ada", "1", "2")
+    await site.publish("Bob", "3", "4")
+    await until(lambda: site.worker.metrics.counts.dead_letters_unconfirmed >= 2)
+    assert site.cluster.backlog("events", "crm") == 2
+    assert [a for a in destination.attempts if a.startswith("Ada")] == ["Ada:1:1"]
+
+    site.cluster.refuse_publishes(DEAD, None)
+    await site.everything_is_done()
+    assert [m.properties()["ce_id"] for m in site.dead()] == ["1", "2"]
+
+
+@pytest.mark.parametrize("kind", [Scripted, Immediate])
+async def test_a_destination_that_breaks_strands_nobody(site: Site, kind: type[Scripted]) -> None:
+    def answer(delivery: Delivery) -> Outcome:
+        if delivery.attempt == 1:
+            raise RuntimeError("a bug")
+        return Delivered(200)
+
+    await site.start(kind(answer))
+    with capture_logs() as logs:
+        await site.publish("Ada", "1")
+        await site.everything_is_done()
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["attempt.broke"]
+
+
+async def test_a_stopping_worker_lets_attempts_finish_and_starts_none(site: Site) -> None:
+    destination = Scripted(delivered)
+    destination.hold.clear()
+    await site.start(destination)
+    await site.publish("Ada", "1", "2")
+    await until(lambda: destination.attempts == ["Ada:1:1"])
+    site.stop.set()
+    await until(lambda: site.worker.unready_reasons() == ["draining"])
+    destination.hold.set()
+    await site.running
+    assert destination.attempts == ["Ada:1:1"]
+    assert destination.is_closed
+    assert site.cluster.backlog("events", "crm") == 1
+
+
+async def test_an_attempt_that_does_not_end_in_time_is_given_back(site: Site) -> None:
+    destination = Scripted(delivered)
+    destination.hold.clear()
+    await site.start(destination)
+    await site.publish("Ada", "1")
+    await until(lambda: destination.attempts == ["Ada:1:1"])
+    await site.end()
+    assert site.cluster.backlog("events", "crm") == 1
+
+
+async def test_a_worker_without_its_connection_is_not_ready_and_says_why(site: Site) -> None:
+    destination = Scripted(delivered)
+    await site.start(destination)
+    site.cluster.stop()
+    await until(lambda: site.worker.unready_reasons() == ["not connected to partitions [0, 1]"])
+    site.cluster.start()
+    await until(lambda: not site.worker.unready_reasons())
+    await site.publish("Ada", "1")
+    await site.everything_is_done()
+
+
+async def test_a_worker_whose_step_breaks_ends_instead_of_standing_still(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.start(Scripted(delivered))
+
+    def broken(_: float) -> None:
+        raise RuntimeError("a bug in the lanes")
+
+    monkeypatch.setattr(site.worker._lanes, "advance", broken)
+    with pytest.raises(RuntimeError, match="a bug in the lanes"):
+        await site.running
+
+
+async def test_every_line_about_an_event_names_it(site: Site) -> None:
+    await site.start(Scripted(lambda d: Delivered() if d.attempt > 1 else Unavailable("no", 503)))
+    with capture_logs() as logs:
+        await site.publish("Ada", "1")
+        await site.everything_is_done()
+    (failed,) = [line for line in logs if line["event"] == "attempt.failed"]
+    facts = {"id": "1", "user": "Ada", "destination": "crm", "attempt": 1, "status": 503}
+    assert facts.items() <= failed.items()
+
+
+async def test_metrics_tell_what_became_of_the_events(site: Site) -> None:
+    await site.start(Scripted(lambda d: Refused("no") if d.event.id == "1" else Delivered()))
+    await site.publish("Ada", "1", "2")
+    await site.everything_is_done()
+    await until(lambda: site.worker.metrics.counts.acknowledged == 2)
+    text = generate_latest(site.worker.metrics.registry).decode()
+    for line in (
+        'keylane_received_total{destination="crm"} 2.0',
+        'keylane_acknowledged_total{destination="crm"} 2.0',
+        'keylane_attempts_total{destination="crm",outcome="delivered"} 1.0',
+        'keylane_attempts_total{destination="crm",outcome="refused"} 1.0',
+        'keylane_dead_letters_total{destination="crm",reason="rejected"} 1.0',
+        'keylane_late_arrivals_total{destination="crm"} 0.0',
+        'keylane_events{destination="crm",state="held"} 0.0',
+        'keylane_receiving{destination="crm"} 1.0',
+    ):
+        assert line in text.splitlines()
