@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dispatch.lane import Entry
-from keylane.broker import Received
+from keylane.broker import Position, Received
 
 
 @dataclass(slots=True)
@@ -14,7 +14,7 @@ class Commands:
     """What the shell is to do, by partition."""
 
     acknowledge: dict[int, list[Received]] = field(default_factory=dict)
-    negative_acknowledge: dict[int, list[Received]] = field(default_factory=dict)
+    negative_acknowledge: dict[int, list[Position]] = field(default_factory=dict)
     dead_letter: list[Entry] = field(default_factory=list)
 
 
@@ -22,16 +22,24 @@ class Statistics(NamedTuple):
     """How a worker's lanes stand."""
 
     lanes: int
+    #: Lanes whose turn may come.
     ready: int
-    held: int
-    awaited: int
-    in_flight: int
-    backoff: int
-    dead_lettering: int
+    #: Lanes whose head is at the broker.
+    away: int
+    #: Unfinished events by state, in lower case.
+    events: dict[str, int]
     #: Events that arrived after a later one of their user was started. Must stay 0.
     late: int
-    #: Tails given back because their key moved.
+    #: Lanes given back because their key moved.
     given_back: int
+    #: Payloads fetched again from the broker.
+    fetched: int
+    #: Bytes of payload in lanes, apart from those of heads.
+    payload_bytes: int
+    #: Seconds for which the head that waits longest has been the head.
+    oldest_head_s: float
+    #: Seconds for which the receive gate was closed, in all.
+    gate_closed_s: float
     #: Lanes at `max_lane_events`.
     full: int
     is_receiving: bool

@@ -21,11 +21,13 @@ class State(IntEnum):
     """Its message is here, waiting for its turn."""
     AWAITED = 1
     """Negatively acknowledged by us; expected back."""
-    IN_FLIGHT = 2
+    PAGED = 2
+    """Unacknowledged, but only its position is here: its payload stays at the broker."""
+    IN_FLIGHT = 3
     """An attempt is running."""
-    BACKOFF = 3
+    BACKOFF = 4
     """Failed; unacknowledged at the broker while its delay runs, so that its key can't move on."""
-    DEAD_LETTERING = 4
+    DEAD_LETTERING = 5
     """Given up; on its way to the dead-letter topic."""
 
 
@@ -34,9 +36,11 @@ class Entry:
 
     `attempts` were made here, `attempts_elsewhere` by other workers as far as the broker's counts
     tell. `count` is the redelivery count that its next arrival has if nobody else touches it.
-    `is_given_back` says that it was negatively acknowledged without an attempt, because its lane's
-    head went elsewhere. `is_condemned` says that it was given up but isn't confirmed in the
-    dead-letter topic yet.
+    `payload_bytes` is what it counts for in the worker's payload budget, 0 for one that opened its
+    lane. `given_back_in` is the last episode of its lane in which it was negatively acknowledged
+    without an attempt, because the head went elsewhere. `stays` says that it was retried from here
+    without the broker's knowledge, and that its attempts are therefore all made here.
+    `is_condemned` says that it was given up but isn't confirmed in the dead-letter topic yet.
     `context` belongs to the shell: what it wants to remember from one attempt to the next.
     """
 
@@ -46,12 +50,14 @@ class Entry:
         "context",
         "count",
         "due",
+        "given_back_in",
         "is_condemned",
-        "is_given_back",
         "lane",
         "message",
+        "payload_bytes",
         "position",
         "state",
+        "stays",
     )
 
     def __init__(self, lane: Lane, message: Received, position: Position) -> None:
@@ -63,7 +69,9 @@ class Entry:
         self.attempts = 0
         self.attempts_elsewhere = 0
         self.due = 0.0
-        self.is_given_back = False
+        self.payload_bytes = 0
+        self.given_back_in = 0
+        self.stays = False
         self.is_condemned = False
         self.context: object = None
 
@@ -71,6 +79,11 @@ class Entry:
     def attempt(self) -> int:
         """The number of the attempt that is running or comes next; the first is 1."""
         return self.attempts_elsewhere + self.attempts + 1
+
+    @property
+    def is_here(self) -> bool:
+        """Unacknowledged at the broker, and waiting for its turn."""
+        return self.state is State.HELD or self.state is State.PAGED
 
     @property
     def is_started(self) -> bool:
@@ -91,11 +104,16 @@ class Lane:
     __slots__ = (
         "awaited_until",
         "entries",
+        "episode",
+        "head_since",
+        "is_away",
+        "is_fetching",
         "is_given_back",
         "is_queued",
         "is_settling",
         "key",
         "last",
+        "paged",
         "partition",
         "start",
         "weight",
@@ -112,8 +130,18 @@ class Lane:
         self.is_queued = False
         #: Waits a moment for an earlier event that may still be on its way.
         self.is_settling = False
+        #: How many of its last entries are PAGED; they stand behind all others.
+        self.paged = 0
+        #: Some of those were asked for, or will be with the next negative acknowledgements.
+        self.is_fetching = False
         #: Its head did not come back: the key moved, and the rest was (or is being) given back.
         self.is_given_back = False
+        #: Counts how often that happened.
+        self.episode = 0
+        #: When its head became the head.
+        self.head_since = 0.0
+        #: Its head is not here. (What the tally has counted it as.)
+        self.is_away = False
         #: Until when its head may stay away, on the partition's clock of receiving time.
         self.awaited_until = 0.0
         #: What it counts for at the receive gate.
@@ -125,6 +153,11 @@ class Lane:
     def __iter__(self) -> Iterator[Entry]:
         for index in range(self.start, len(self.entries)):
             yield self.entries[index]
+
+    @property
+    def window(self) -> int:
+        """How many of its entries have their payload here, or will have it soon."""
+        return len(self.entries) - self.start - self.paged
 
     @property
     def head(self) -> Entry:
@@ -161,6 +194,10 @@ class Lane:
         self.entries.insert(index, entry)
         return position < head.position
 
+    def is_behind_pages(self, position: Position) -> bool:
+        """Whether an entry at this position stands among those that are PAGED."""
+        return self.paged > 0 and position > self.entries[-self.paged].position
+
     def entries_from(self, position: Position) -> Iterator[Entry]:
         """Those behind the head, from this position on."""
         first = bisect_left(self.entries, position, lo=self.start + 1, key=_by_position)
@@ -176,6 +213,7 @@ class Lane:
         return entry
 
     def keep(self, entries: list[Entry]) -> None:
-        """Replace the entries; the caller has seen to those left out."""
+        """Replace the entries by some of them; the caller has seen to those left out."""
         self.entries = entries
         self.start = 0
+        self.paged = sum(entry.state is State.PAGED for entry in entries)

@@ -13,21 +13,25 @@ the broker come out. It keeps a user's order over everything that stock Key_Shar
 - A redelivered event that opens a lane waits `settle_s`, for a predecessor still on its way.
 - An event that arrives again joins itself; one finished lately is acknowledged again.
 - Losing the connection means losing ownership: nothing is attempted while it lasts, and what was
-  held is dropped when it is back, because the broker sends again what is still ours.
+  held is dropped when it is back, because the broker sends again what is still ours. A connection
+  may be lost without anybody noticing, so nothing is attempted either unless the broker answered
+  a short while ago.
+- Of a deep lane only the front has its payloads here; the rest is fetched again when it is near.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
 
 from dispatch.commands import Commands, Statistics
-from dispatch.lane import Entry, Lane, State
+from dispatch.lane import Entry, Lane, LaneKey, State
 from dispatch.options import LaneOptions
-from dispatch.partition import MAX_STEP_S, Partition
+from dispatch.partition import MAX_STEP_S, Partition, Partitions
+from dispatch.redelivery import Redelivery
 from dispatch.tally import Tally
 from dispatch.timers import Due, Timer, Timers
-from keylane.broker import REDELIVERY_BURST, REDELIVERY_INTERVAL_S, Position, Received
+from dispatch.turns import Turns
+from keylane.broker import Received
 
 
 class Lanes:
@@ -37,9 +41,10 @@ class Lanes:
         self.options = options
         self.commands = Commands()
         self._tally = Tally(options)
+        self._redelivery = Redelivery(self._tally)
         self._timers = Timers()
-        self._partitions: dict[int, Partition] = {}
-        self._ready: deque[Lane] = deque()
+        self.partitions = Partitions()
+        self._turns = Turns(self._tally)
         self._late = 0
         self._given_back = 0
 
@@ -47,24 +52,32 @@ class Lanes:
 
     def connect(self, number: int, now: float) -> None:
         """The partition's consumer is (again) connected; the broker sends what is ours."""
-        partition = self._partitions.setdefault(number, Partition(number))
+        partition = self.partitions.setdefault(number, Partition(number))
         for lane in list(partition.lanes.values()):
             self._drop_all_but_running(partition, lane)
-        partition.due_heads.clear()
-        partition.due_tails.clear()
+        for queue in (partition.due_heads, partition.due_pages, partition.due_tails):
+            queue.clear()
+        partition.withheld.clear()
         partition.is_connected = True
         partition.is_receiving = self._tally.is_receiving
-        partition.connected_at = partition.stepped_at = now
+        partition.connected_at = partition.stepped_at = partition.confirmed_at = now
+
+    def confirm(self, number: int, asked_at: float, now: float) -> None:
+        """The broker answered what it was asked then: it counted us as its consumer."""
+        partition = self.partitions[number]
+        partition.step(now, self.options.freeze_s)
+        partition.confirm(asked_at)
+        self._turns.release(partition)
 
     def disconnect(self, number: int, now: float) -> None:
         """The connection is lost, and perhaps the keys with it."""
-        partition = self._partitions[number]
-        partition.step(now)
+        partition = self.partitions[number]
+        partition.step(now, self.options.freeze_s)
         partition.is_connected = False
 
     def arrive(self, number: int, message: Received, now: float) -> None:
         """A message came in; the order of calls is the order of arrival."""
-        partition = self._partitions[number]
+        partition = self.partitions[number]
         position = message.position
         key = message.key or position
         lane = partition.lanes.get(key)
@@ -77,36 +90,44 @@ class Lanes:
             self._queue_up(partition, lane, message, now)
         else:
             lane = Lane(key, number)
+            lane.head_since = now
             partition.lanes[key] = lane
             self._open(partition, lane, message, now)
 
-    def start_attempts(self, limit: int | None = None) -> list[Entry]:
+    def start_attempts(self, now: float, limit: int | None = None) -> list[Entry]:
         """Take heads for which there is room, a lane at a time and in turn; each now runs.
 
         The room is `limit`, by default what is left of the concurrency.
         """
         if limit is None:
             limit = self.options.concurrency - self._tally.counts[State.IN_FLIGHT]
-        started: list[Entry] = []
-        ready = self._ready
-        while ready and len(started) < limit:
-            lane = ready.popleft()
-            lane.is_queued = False
-            # It may have been forgotten, or got an earlier head, since it was queued.
-            if not len(lane) or lane.is_settling or lane.head.state is not State.HELD:
-                continue
-            if self._partitions[lane.partition].is_connected:
-                self._tally.move(lane.head, State.IN_FLIGHT)
-                started.append(lane.head)
-        return started
+        self.partitions.judge(now, self.options.lease_s)
+        return self._turns.take(self.partitions, limit)
+
+    def is_doubtful(self, entry: Entry, now: float) -> bool:
+        """Whether so much time passed since `start_attempts` that the attempt had better not begin.
+
+        The process may have been stopped in between; `now` must be read anew.
+        """
+        lane = entry.lane
+        partition = self.partitions[lane.partition] if lane else None
+        return partition is None or now - partition.stepped_at > self.options.freeze_s
+
+    def withdraw(self, entry: Entry, now: float) -> None:
+        """The attempt did not begin after all; the entry has its turn again when that is safe."""
+        if entry.lane:
+            self._tally.move(entry, State.HELD)
+            self._reconsider(self.partitions[entry.lane.partition], entry.lane, now)
 
     def acknowledge(self, entry: Entry, now: float) -> None:
         """The entry is delivered, or confirmed in the dead-letter topic: on to the next."""
         message, lane = entry.message, entry.lane
         if message is None or lane is None or lane.head is not entry:
             raise AssertionError("only a running head can be acknowledged")
-        partition = self._partitions[lane.partition]
+        partition = self.partitions[lane.partition]
         partition.finished.add(entry.position)
+        if entry.count:
+            partition.served.add(lane.key)
         self._acknowledge(lane.partition, message)
         lane.remove_head()
         self._tally.leave(entry)
@@ -128,11 +149,11 @@ class Lanes:
 
     def advance(self, now: float) -> None:
         """Let time pass: everything due by `now` happens."""
-        for partition in self._partitions.values():
-            partition.step(now)
+        for partition in self.partitions.values():
+            partition.step(now, self.options.freeze_s)
         for timer in self._timers.ring(now):
             self._ring(timer, now)
-        for partition in self._partitions.values():
+        for partition in self.partitions.values():
             if partition.owes_redelivery:
                 self._burst(partition, now)
 
@@ -144,7 +165,7 @@ class Lanes:
 
     def wake_at(self, now: float) -> float | None:
         """When `advance` is next of use, if nothing else happens."""
-        times = [p.next_burst for p in self._partitions.values() if p.owes_redelivery]
+        times = [p.next_burst for p in self.partitions.values() if p.owes_redelivery]
         timer_at = self._timers.next_at()
         if timer_at is not None:
             times.append(timer_at)
@@ -153,37 +174,44 @@ class Lanes:
             times.append(now + MAX_STEP_S)
         return max(now, min(times)) if times else None
 
-    def may_receive(self) -> bool:
+    def may_receive(self, now: float) -> bool:
         """The receive gate, to be asked after every step."""
         was_open = self._tally.is_receiving
-        is_open = self._tally.open_gate(is_anything_ready=bool(self._ready))
+        is_open = self._tally.open_gate(now, is_anything_ready=bool(self._turns))
         if is_open != was_open:
-            for partition in self._partitions.values():
+            for partition in self.partitions.values():
                 partition.is_receiving = is_open
         return is_open
 
-    def statistics(self) -> Statistics:
-        counts = self._tally.counts
+    def full_keys(self) -> list[LaneKey]:
+        """Keys whose lanes are at `max_lane_events`."""
+        return [lane.key for lane in self._tally.full]
+
+    def statistics(self, now: float) -> Statistics:
+        tally = self._tally
         return Statistics(
-            lanes=sum(len(p.lanes) for p in self._partitions.values()),
-            ready=len(self._ready),
-            held=counts[State.HELD],
-            awaited=counts[State.AWAITED],
-            in_flight=counts[State.IN_FLIGHT],
-            backoff=counts[State.BACKOFF],
-            dead_lettering=counts[State.DEAD_LETTERING],
+            lanes=sum(len(p.lanes) for p in self.partitions.values()),
+            ready=len(self._turns),
+            away=tally.away,
+            events={state.name.lower(): tally.counts[state] for state in State},
             late=self._late,
             given_back=self._given_back,
-            full=len(self._tally.full),
-            is_receiving=self._tally.is_receiving,
+            fetched=self._redelivery.fetched,
+            payload_bytes=tally.payload_bytes,
+            oldest_head_s=self.partitions.oldest_head_s(now),
+            gate_closed_s=tally.gate_closed_s(now),
+            full=len(tally.full),
+            is_receiving=tally.is_receiving,
         )
 
     # How it is done
 
     def _open(self, partition: Partition, lane: Lane, message: Received, now: float) -> None:
         entry = Entry(lane, message, message.position)
-        # Nobody stands before it, so it was a head wherever it has been.
-        entry.attempts_elsewhere = message.redelivery_count
+        # Nobody stands before it, so it was a head wherever it has been: unless its predecessor was
+        # finished here.
+        if message.redelivery_count and lane.key not in partition.served:
+            entry.attempts_elsewhere = message.redelivery_count
         lane.add(entry)
         self._tally.enter(entry)
         if message.redelivery_count or now - partition.connected_at < self.options.fresh_s:
@@ -196,9 +224,16 @@ class Lanes:
     def _queue_up(self, partition: Partition, lane: Lane, message: Received, now: float) -> None:
         entry = Entry(lane, message, message.position)
         self._tally.enter(entry)
+        is_behind_pages = lane.is_behind_pages(entry.position)
         self._late += lane.add(entry)
+        is_last = lane.entries[-1] is entry
+        if is_behind_pages or (is_last and lane.window > self._tally.payload_events):
+            self._tally.drop_payload(entry, State.PAGED)
+            lane.paged += 1
+        else:
+            self._tally.hold_payload(entry, message)
         if lane.is_given_back:
-            self._give_back_from(partition, lane, entry.position)
+            self._redelivery.give_back(partition, lane, entry.position)
         if entry is lane.head:
             self._reconsider(partition, lane, now)
         else:
@@ -208,10 +243,13 @@ class Lanes:
         # Beyond what we gave back ourselves, somebody else attempted it in the meantime.
         entry.attempts_elsewhere += max(0, message.redelivery_count - entry.count)
         entry.count = message.redelivery_count
+        if entry.state is State.PAGED:
+            return
         entry.message = message
         if entry.state is not State.AWAITED or entry.lane is None:
             return
         self._tally.move(entry, State.HELD)
+        self._tally.hold_payload(entry, message)
         lane = entry.lane
         if entry is lane.head:
             lane.is_given_back = False
@@ -220,15 +258,18 @@ class Lanes:
             self._came_back(partition, lane, entry, now)
 
     def _came_back(self, partition: Partition, lane: Lane, entry: Entry, now: float) -> None:
-        if not entry.is_given_back:
+        if entry.given_back_in != lane.episode:
             # Asked for before the head went away, so it proves nothing: once more.
-            self._give_back_from(partition, lane, entry.position)
+            self._redelivery.give_back(partition, lane, entry.position)
         elif lane.awaited_until == math.inf:
             self._await(partition, lane, self.options.quiet_s, now)
 
     def _go_on(self, partition: Partition, lane: Lane, now: float) -> None:
         """The head is gone."""
         if len(lane):
+            lane.head_since = now
+            partition.lanes.move_to_end(lane.key)
+            self._redelivery.fetch_soon(partition, lane)
             self._reconsider(partition, lane, now)
         else:
             self._forget(partition, lane)
@@ -236,9 +277,7 @@ class Lanes:
     def _reconsider(self, partition: Partition, lane: Lane, now: float) -> None:
         """The head is another one, or is here again: let it have its turn, or wait for it."""
         if lane.head.state is State.HELD:
-            if not lane.is_queued and not lane.is_settling:
-                lane.is_queued = True
-                self._ready.append(lane)
+            self._turns.join(lane)
         elif lane.head.state is State.AWAITED:
             self._await(partition, lane, self.options.grace_s, now)
         self._tally.weigh(lane)
@@ -256,7 +295,7 @@ class Lanes:
 
     def _ring(self, timer: Timer, now: float) -> None:
         lane, entry = timer.lane, timer.entry
-        partition = self._partitions[lane.partition]
+        partition = self.partitions[lane.partition]
         # The key may have a new lane by now, which this timer must not touch.
         if partition.lanes.get(lane.key) is not lane:
             return
@@ -276,8 +315,10 @@ class Lanes:
             return
         if entry.is_condemned:
             self._dead_letter(entry)
-        elif lane in self._tally.full:
-            # Receiving has stopped, so it would not come back: try again what is in hand.
+        elif entry.stays or lane in self._tally.full or not self._tally.is_receiving:
+            # It could not come back now: try again what is in hand. The broker's count knows
+            # nothing of that, so the entry stays here until it is done.
+            entry.stays = True
             self._tally.move(entry, State.HELD)
             self._reconsider(partition, lane, now)
         else:
@@ -285,6 +326,8 @@ class Lanes:
 
     def _dead_letter(self, entry: Entry) -> None:
         self._tally.move(entry, State.DEAD_LETTERING)
+        if entry.lane:
+            self._tally.weigh(entry.lane)
         self.commands.dead_letter.append(entry)
 
     def _lose_patience(
@@ -303,23 +346,17 @@ class Lanes:
 
     def _give_back(self, partition: Partition, lane: Lane, now: float) -> None:
         """The key moved: its new owner gets nothing while we hold something of it."""
-        for entry in lane:
-            entry.is_given_back = False
         lane.is_given_back = True
+        lane.episode += 1
         lane.awaited_until = math.inf
         self._given_back += 1
-        self._give_back_from(partition, lane, lane.head.position)
+        self._redelivery.give_back(partition, lane, lane.head.position)
         self._timers.set(now + self.options.forget_s, Due.FORGET, lane)
-
-    def _give_back_from(self, partition: Partition, lane: Lane, position: Position) -> None:
-        waiting = partition.due_tails
-        if not (waiting and waiting[-1][0] is lane and waiting[-1][1] <= position):
-            waiting.append((lane, position))
 
     def _presume_done(self, partition: Partition, lane: Lane, now: float) -> None:
         """Later events came back without these, so they were finished elsewhere."""
         entries = list(lane)
-        first = next((i for i, e in enumerate(entries) if e.state is State.HELD), len(entries))
+        first = next((i for i, e in enumerate(entries) if e.is_here), len(entries))
         for entry in entries[:first]:
             self._tally.leave(entry)
         lane.keep(entries[first:])
@@ -341,7 +378,7 @@ class Lanes:
             if entry is not head:
                 self._tally.leave(entry)
         lane.keep([head])
-        lane.is_given_back = False
+        lane.is_given_back = lane.is_fetching = False
         self._tally.weigh(lane)
 
     def _forget(self, partition: Partition, lane: Lane) -> None:
@@ -352,43 +389,13 @@ class Lanes:
         del partition.lanes[lane.key]
 
     def _burst(self, partition: Partition, now: float) -> None:
-        """Tell the broker what to deliver again: heads first, then tails with what is left."""
-        if now < partition.next_burst:
-            return
-        partition.next_burst = now + REDELIVERY_INTERVAL_S
-        burst: list[Received] = []
-        while partition.due_heads and len(burst) < REDELIVERY_BURST:
-            entry = partition.due_heads.popleft()
-            if entry.state is State.BACKOFF and entry.lane:
-                self._send_back(entry, burst)
-                self._await(partition, entry.lane, self.options.grace_s, now)
-        while partition.due_tails and len(burst) < REDELIVERY_BURST:
-            lane, position = partition.due_tails.popleft()
-            self._send_back_tail(partition, lane, position, burst)
-        if burst:
-            self.commands.negative_acknowledge[partition.number] = burst
-
-    def _send_back_tail(
-        self, partition: Partition, lane: Lane, position: Position, burst: list[Received]
-    ) -> None:
-        if not len(lane) or not lane.is_given_back:
-            return
-        for entry in lane.entries_from(position):
-            if len(burst) >= REDELIVERY_BURST:
-                partition.due_tails.appendleft((lane, entry.position))
-                return
-            if entry.state is State.HELD and not entry.is_given_back:
-                entry.is_given_back = True
-                self._send_back(entry, burst)
-
-    def _send_back(self, entry: Entry, burst: list[Received]) -> None:
-        if entry.message is None:
-            raise AssertionError("an entry without its message was sent back")
-        burst.append(entry.message)
-        entry.message = None
-        # The broker counts every negative acknowledgement.
-        entry.count += 1
-        self._tally.move(entry, State.AWAITED)
+        positions = self._redelivery.burst(partition, now)
+        if positions:
+            self.commands.negative_acknowledge[partition.number] = positions
+        for lane in self._redelivery.departed:
+            self._await(partition, lane, self.options.grace_s, now)
+            self._tally.weigh(lane)
+        self._redelivery.departed.clear()
 
     def _acknowledge(self, number: int, message: Received) -> None:
         self.commands.acknowledge.setdefault(number, []).append(message)

@@ -28,6 +28,7 @@ class Counts:
     received: int = 0
     acknowledged: int = 0
     redeliveries_asked: int = 0
+    connections_made: int = 0
     connections_lost: int = 0
     attempts: Counter[str] = field(default_factory=Counter)
     """By outcome: delivered, unavailable, refused, malformed."""
@@ -78,6 +79,11 @@ class _WorkerCollector(Collector):
             counts.redeliveries_asked,
         )
         yield self._counter(
+            "connections_made",
+            "Connections of partitions, the first ones and reconnects.",
+            counts.connections_made,
+        )
+        yield self._counter(
             "connections_lost", "Losses of a partition's connection.", counts.connections_lost
         )
         yield self._counter(
@@ -95,6 +101,16 @@ class _WorkerCollector(Collector):
             "Lanes given back because their key moved to another worker.",
             statistics.given_back,
         )
+        yield self._counter(
+            "payloads_fetched",
+            "Events of deep lanes whose payload was asked for again.",
+            statistics.fetched,
+        )
+        yield self._counter(
+            "gate_closed_seconds",
+            "Time for which the receive gate was closed.",
+            statistics.gate_closed_s,
+        )
         yield self._labelled(
             "attempts", "Attempts by what they came to.", "outcome", counts.attempts
         )
@@ -103,20 +119,31 @@ class _WorkerCollector(Collector):
         )
 
     def _gauges(self, statistics: Statistics) -> Iterator[Metric]:
-        yield self._gauge("lanes", "Users with unfinished events here.", statistics.lanes)
-        yield self._gauge("ready_lanes", "Users whose turn may come.", statistics.ready)
+        yield self._by_state(
+            "lanes", "Users with unfinished events here by what they wait for.", _lanes(statistics)
+        )
         yield self._gauge("full_lanes", "Users at max_lane_events.", statistics.full)
         yield self._gauge("receiving", "1 while the receive gate is open.", statistics.is_receiving)
-        events = GaugeMetricFamily(
-            "keylane_events",
-            "Unfinished events here by state.",
-            labels=["destination", "state"],
+        yield self._by_state("events", "Unfinished events here by state.", statistics.events)
+        yield self._gauge(
+            "payload_bytes",
+            "Payloads that wait in lanes, with 1,000 bytes for each message.",
+            statistics.payload_bytes,
         )
-        for state in ("held", "awaited", "in_flight", "backoff", "dead_lettering"):
-            events.add_metric([self._destination, state], getattr(statistics, state))
-        yield events
+        yield self._gauge(
+            "oldest_head_seconds",
+            "For how long the user that waits longest has waited for one event.",
+            statistics.oldest_head_s,
+        )
 
-    def _counter(self, name: str, help_text: str, value: int) -> Metric:
+    def _by_state(self, name: str, help_text: str, values: dict[str, int]) -> Metric:
+        labels = ["destination", "state"]
+        family = GaugeMetricFamily(f"keylane_{name}", help_text, labels=labels)
+        for state, value in values.items():
+            family.add_metric([self._destination, state], value)
+        return family
+
+    def _counter(self, name: str, help_text: str, value: float) -> Metric:
         family = CounterMetricFamily(f"keylane_{name}", help_text, labels=["destination"])
         family.add_metric([self._destination], value)
         return family
@@ -131,3 +158,11 @@ class _WorkerCollector(Collector):
         family = GaugeMetricFamily(f"keylane_{name}", help_text, labels=["destination"])
         family.add_metric([self._destination], value)
         return family
+
+
+def _lanes(statistics: Statistics) -> dict[str, int]:
+    """Lanes by what their head does; `ready` are all that wait for a slot or for a moment."""
+    events = statistics.events
+    busy = {state: events[state] for state in ("in_flight", "backoff", "dead_lettering")}
+    ready = statistics.lanes - statistics.away - sum(busy.values())
+    return {"ready": ready, "away": statistics.away, **busy}

@@ -13,6 +13,11 @@ class LaneOptions:
     concurrency: int = 64
     #: Unfinished events of one user beyond which the worker receives no more.
     max_lane_events: int = 100_000
+    #: For so long after the broker answered, counted from the question, attempts may start. The
+    #: broker removes a consumer that it can't reach after 30 s at the earliest.
+    lease_s: float = 20.0
+    #: Bytes of payload that may wait in all lanes together before they keep only a few events each.
+    payload_budget_bytes: int = 256 * 1024 * 1024
     #: How long a negatively acknowledged head may take; measured, it is back after 0.134 s.
     grace_s: float = 2.0
     #: How long a redelivered event that opens a lane waits for a predecessor.
@@ -27,6 +32,13 @@ class LaneOptions:
     #: Events of one lane that count at the receive gate; a lane whose head failed counts as one.
     #: Few, because one of them runs at a time: users with deep lanes must not shut others out.
     lane_share: int = 2
+    #: Events of one lane whose payloads are kept here; those behind are fetched when they are near.
+    lane_payload_events: int = 1_000
+    #: The same while the payload budget is used up.
+    scarce_payload_events: int = 16
+    #: A gap between two steps that makes the worker ask the broker before it starts an attempt: the
+    #: process was stopped, and whatever it knows of its connection is as old as that.
+    freeze_s: float = 1.0
 
     @property
     def gate_events(self) -> int:

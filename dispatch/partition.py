@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from collections import OrderedDict, deque
+from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from dispatch.lane import Entry, Lane, LaneKey
 from keylane.broker import Position
@@ -20,21 +22,28 @@ FINISHED_KEPT: Final = 50_000
 MAX_STEP_S: Final = 0.25
 
 
-class FinishedLately:
-    """Positions of events finished in the last minute or two, in two generations."""
+_T = TypeVar("_T", bound=Hashable)
+
+
+class Lately(Generic[_T]):
+    """A set that forgets: what was added in the last minute or two, in two generations."""
 
     __slots__ = ("_current", "_previous", "_turned_at")
 
     def __init__(self) -> None:
-        self._current: set[Position] = set()
-        self._previous: set[Position] = set()
+        self._current: set[_T] = set()
+        self._previous: set[_T] = set()
         self._turned_at = 0.0
 
-    def add(self, position: Position) -> None:
-        self._current.add(position)
+    def add(self, item: _T) -> None:
+        self._current.add(item)
 
-    def __contains__(self, position: Position) -> bool:
-        return position in self._current or position in self._previous
+    def discard(self, item: _T) -> None:
+        self._current.discard(item)
+        self._previous.discard(item)
+
+    def __contains__(self, item: _T) -> bool:
+        return item in self._current or item in self._previous
 
     def forget_older(self, now: float) -> None:
         is_due = now - self._turned_at >= FINISHED_KEPT_S
@@ -48,30 +57,82 @@ class Partition:
     """Lanes by key, and what waits to be given back to the broker.
 
     `received_s` is a clock that runs only while messages can reach us: a closed gate or a lost
-    connection must not look like a key that moved.
+    connection must not look like a key that moved. `confirmed_at` is when the question was asked
+    that the broker answered last.
     """
 
     number: int
     is_connected: bool = False
+    #: Attempts may start: the broker counts us as its consumer.
+    is_trusted: bool = False
     connected_at: float = 0.0
     is_receiving: bool = False
     received_s: float = 0.0
     stepped_at: float = 0.0
-    lanes: dict[LaneKey, Lane] = field(default_factory=dict)
-    finished: FinishedLately = field(default_factory=FinishedLately)
+    confirmed_at: float = -math.inf
+    #: Answers to questions from before this are worth nothing: the process was stopped.
+    doubted_at: float = -math.inf
+    #: In the order in which their heads became heads.
+    lanes: OrderedDict[LaneKey, Lane] = field(default_factory=OrderedDict)
+    #: Events finished here.
+    finished: Lately[Position] = field(default_factory=Lately)
+    #: Keys of which a redelivered event was finished here: what comes behind it was attempted by
+    #: nobody, however often the broker sent it.
+    served: Lately[LaneKey] = field(default_factory=Lately)
+    #: Lanes whose turn came while no attempt could start.
+    withheld: list[Lane] = field(default_factory=list)
     #: Heads whose backoff is over.
     due_heads: deque[Entry] = field(default_factory=deque)
+    #: Lanes that have use for payloads which stayed at the broker.
+    due_pages: deque[Lane] = field(default_factory=deque)
     #: Lanes to be given back, each with the position up to which that is done.
     due_tails: deque[tuple[Lane, Position]] = field(default_factory=deque)
     #: No negative acknowledgement before this.
     next_burst: float = 0.0
 
-    def step(self, now: float) -> None:
+    def step(self, now: float, freeze_s: float) -> None:
         if self.is_receiving and self.is_connected:
             self.received_s += min(now - self.stepped_at, MAX_STEP_S)
+        if now - self.stepped_at > freeze_s:
+            self.confirmed_at = -math.inf
+            self.doubted_at = now
         self.stepped_at = now
         self.finished.forget_older(now)
+        self.served.forget_older(now)
+
+    def confirm(self, asked_at: float) -> None:
+        if asked_at >= self.doubted_at:
+            self.confirmed_at = max(self.confirmed_at, asked_at)
+
+    def judge(self, now: float, lease_s: float) -> None:
+        """See whether the broker is sure to count us as its consumer still."""
+        self.is_trusted = self.is_connected and now - self.confirmed_at < lease_s
+
+    def oldest_head_s(self, now: float) -> float:
+        """For how long the head that waits longest has been the head; moved keys don't count."""
+        waiting = (lane for lane in self.lanes.values() if not lane.is_given_back)
+        oldest = next(waiting, None)
+        return now - oldest.head_since if oldest else 0.0
 
     @property
     def owes_redelivery(self) -> bool:
-        return self.is_connected and bool(self.due_heads or self.due_tails)
+        return self.is_connected and bool(self.due_heads or self.due_pages or self.due_tails)
+
+
+class Partitions(dict[int, Partition]):
+    """The partitions that a worker receives from, by number."""
+
+    def judge(self, now: float, lease_s: float) -> None:
+        for partition in self.values():
+            partition.judge(now, lease_s)
+
+    def unsure(self) -> set[int]:
+        """Connected ones of which nothing is attempted until the broker answers."""
+        return {n for n, p in self.items() if p.is_connected and not p.is_trusted}
+
+    def to_confirm(self, now: float, age_s: float) -> list[int]:
+        """Connected ones whose last answer is older than that."""
+        return [n for n, p in self.items() if p.is_connected and now - p.confirmed_at >= age_s]
+
+    def oldest_head_s(self, now: float) -> float:
+        return max((p.oldest_head_s(now) for p in self.values()), default=0.0)

@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 import uvloop
 
+from dispatch.connections import Subscription
 from dispatch.destinations.kinds import open_destination
 from dispatch.lanes import Lanes
 from dispatch.options import LaneOptions
@@ -18,7 +19,7 @@ from dispatch.probes import Probes
 from dispatch.retry import Backoff, RetryPolicy
 from dispatch.slots import Slot
 from dispatch.supervisor import supervise
-from dispatch.worker import Subscription, Worker
+from dispatch.worker import Worker
 from keylane.admin import PulsarAdmin
 from keylane.broker import Broker
 from keylane.errors import ConfigurationError
@@ -103,7 +104,7 @@ async def deliver(
         Subscription(settings.topic, name, consumer_name),
         broker,
         destination,
-        Lanes(LaneOptions(options.concurrency, options.max_lane_events)),
+        Lanes(_lane_options(options)),
         policy,
         timeout_s=options.timeout_s,
         drain_timeout_s=options.drain_timeout_s,
@@ -122,6 +123,16 @@ async def deliver(
         await worker.run(stop)
     finally:
         await probes.close()
+
+
+def _lane_options(options: DispatchSettings) -> LaneOptions:
+    return LaneOptions(
+        concurrency=options.concurrency,
+        max_lane_events=options.max_lane_events,
+        lane_payload_events=options.lane_payload_events,
+        payload_budget_bytes=options.payload_budget_bytes,
+        lease_s=options.lease_s,
+    )
 
 
 def _policy(options: DispatchSettings) -> RetryPolicy:

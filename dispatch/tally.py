@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dispatch.lane import Entry, Lane, State
 from dispatch.options import LaneOptions
+from keylane.broker import Received
+
+#: What a message takes beside its payload, about: the client's object, its metadata and properties.
+MESSAGE_BYTES = 1_000
 
 
 class Tally:
@@ -17,9 +21,15 @@ class Tally:
         self._options = options
         self.counts = [0] * len(State)
         self.load = 0
+        #: Of entries that wait behind others.
+        self.payload_bytes = 0
+        #: Lanes whose head is at the broker.
+        self.away = 0
         #: Lanes at `max_lane_events`.
         self.full: set[Lane] = set()
         self.is_receiving = True
+        self._closed_s = 0.0
+        self._closed_at = 0.0
 
     def enter(self, entry: Entry) -> None:
         self.counts[entry.state] += 1
@@ -29,27 +39,56 @@ class Tally:
         self.counts[state] += 1
         entry.state = state
 
+    def hold_payload(self, entry: Entry, message: Received) -> None:
+        """Its message is here, and waits."""
+        entry.message = message
+        entry.payload_bytes = len(message.value()) + MESSAGE_BYTES
+        self.payload_bytes += entry.payload_bytes
+
+    def drop_payload(self, entry: Entry, state: State) -> None:
+        """Let go of its message: it is to be, or can be, sent again."""
+        self.payload_bytes -= entry.payload_bytes
+        entry.payload_bytes = 0
+        entry.message = None
+        self.move(entry, state)
+
     def leave(self, entry: Entry) -> None:
         self.counts[entry.state] -= 1
+        self.payload_bytes -= entry.payload_bytes
+        entry.payload_bytes = 0
         entry.lane = None
         entry.message = None
+
+    @property
+    def payload_events(self) -> int:
+        """How many events of one lane may have their payload here."""
+        options = self._options
+        if self.payload_bytes < options.payload_budget_bytes:
+            return options.lane_payload_events
+        return min(options.lane_payload_events, options.scarce_payload_events)
 
     def weigh(self, lane: Lane) -> None:
         """Make the sums true to what the lane is now; to be called after every change of it."""
         size = len(lane)
         weight = 0
+        is_away = False
         if size:
             head = lane.head
             if head.state is State.HELD or head.state is State.IN_FLIGHT:
                 weight = 1 if head.attempt > 1 else min(size, self._options.lane_share)
+            else:
+                is_away = head.state is State.AWAITED or head.state is State.PAGED
         self.load += weight - lane.weight
         lane.weight = weight
+        if is_away is not lane.is_away:
+            self.away += 1 if is_away else -1
+            lane.is_away = is_away
         if size >= self._options.max_lane_events:
             self.full.add(lane)
         elif self.full:
             self.full.discard(lane)
 
-    def open_gate(self, *, is_anything_ready: bool) -> bool:
+    def open_gate(self, now: float, *, is_anything_ready: bool) -> bool:
         """Decide whether to receive. Closed at the limit, open again at three quarters of it.
 
         While a slot has nothing to do it is open anyway: those who could use it may stand behind
@@ -60,9 +99,17 @@ class Tally:
             limit = limit * 3 // 4
         in_flight = self.counts[State.IN_FLIGHT]
         is_idle = not is_anything_ready and in_flight < self._options.concurrency
-        self.is_receiving = (is_idle or self.load < limit) and not self._is_held_up()
-        return self.is_receiving
+        is_open = (is_idle or self.load < limit) and not self._is_held_up()
+        if is_open is not self.is_receiving:
+            self._closed_s = self.gate_closed_s(now)
+            self._closed_at = now
+            self.is_receiving = is_open
+        return is_open
+
+    def gate_closed_s(self, now: float) -> float:
+        """For how long the gate was closed, in all."""
+        return self._closed_s + (0.0 if self.is_receiving else now - self._closed_at)
 
     def _is_held_up(self) -> bool:
         # A full lane whose head is on its way back must receive, or it would never drain.
-        return any(lane.head.state is not State.AWAITED for lane in self.full)
+        return any(not lane.is_away for lane in self.full)

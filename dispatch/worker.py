@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import structlog
 
+from dispatch.connections import Connections, Subscription
 from dispatch.deadletter import AttemptHistory, DeadLetters, remember
 from dispatch.delivery import Delivery
 from dispatch.destinations.destination import Destination, ImmediateDestination
@@ -25,7 +26,7 @@ from dispatch.lanes import Lanes
 from dispatch.metrics import WorkerMetrics
 from dispatch.outcome import Delivered, Malformed, Outcome, Refused, Unavailable
 from dispatch.retry import Acknowledge, GiveUp, Retry, RetryPolicy
-from keylane.broker import DEFAULT_PREFETCH, Broker, Consumer, Received
+from keylane.broker import DEFAULT_PREFETCH, Broker, Received
 from keylane.errors import BrokerError, ContractError
 
 log = structlog.get_logger()
@@ -33,8 +34,10 @@ log = structlog.get_logger()
 #: How often the connections are looked at when nothing else happens. Pulsar's client waits 90 ms or
 #: more before it connects again, so no loss goes unseen.
 CONNECTION_CHECK_S: Final = 0.02
-#: How often the topic is looked at for partitions that were added.
-PARTITIONS_CHECK_S: Final = 60.0
+#: How long no lane must be full before that is told.
+DRAINED_AFTER_S: Final = 5.0
+#: Users that a log line names at most.
+USERS_TOLD: Final = 10
 #: Messages fetched ahead a partition for a destination that is waited for, at least.
 LEAST_PREFETCH: Final = 100
 #: Attempts at an immediate destination in one go, and rounds of them before others get a turn.
@@ -42,15 +45,6 @@ IMMEDIATE_BATCH: Final = 500
 IMMEDIATE_ROUNDS: Final = 4
 #: A destination ends an attempt by itself; this is for one that does not.
 TIMEOUT_MARGIN_S: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """What a worker consumes, and under which name."""
-
-    topic: str
-    name: str
-    consumer_name: str
 
 
 class Worker:
@@ -67,8 +61,6 @@ class Worker:
         timeout_s: float,
         drain_timeout_s: float,
     ) -> None:
-        self._subscription = subscription
-        self._broker = broker
         self._destination = destination
         self._immediate = destination if isinstance(destination, ImmediateDestination) else None
         self._prefetch = DEFAULT_PREFETCH
@@ -80,20 +72,22 @@ class Worker:
         self._timeout_s = timeout_s
         self._drain_timeout_s = drain_timeout_s
         self._dead_letters = DeadLetters(broker, subscription.topic, subscription.name, timeout_s)
-        self.metrics = WorkerMetrics(subscription.name, lanes.statistics)
+        self._loop = asyncio.get_running_loop()
+        self.metrics = WorkerMetrics(subscription.name, lambda: lanes.statistics(self._loop.time()))
         self._counts = self.metrics.counts
-        self._consumers: dict[int, Consumer] = {}
-        self._connected: set[int] = set()
+        self._log = log.bind(destination=subscription.name, worker=subscription.consumer_name)
+        self._logs_deliveries = self._log.is_enabled_for(logging.DEBUG)
+        self._connections = Connections(
+            subscription, broker, lanes, self._counts, self._log, self._step_soon
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_draining = False
         self._is_receiving = True
         self._is_step_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._loop = asyncio.get_running_loop()
+        self._full_at: float | None = None
         self._failed: asyncio.Future[None] = self._loop.create_future()
-        self._log = log.bind(destination=subscription.name, worker=subscription.consumer_name)
-        self._logs_deliveries = self._log.is_enabled_for(logging.DEBUG)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver until `stop` is set, then drain.
@@ -103,10 +97,11 @@ class Worker:
         """
         tasks: list[asyncio.Future[Any]] = [self._failed]
         try:
-            await self._subscribe()
-            self._log.info("worker.started", partitions=len(self._consumers))
+            await self._connections.open(self._deliver, self._prefetch)
+            self._log.info("worker.started", partitions=len(self._connections.consumers))
+            look = self._connections.look_for_partitions(self._deliver, self._prefetch)
             tasks += [
-                asyncio.ensure_future(self._look_for_partitions()),
+                asyncio.ensure_future(look),
                 asyncio.ensure_future(stop.wait()),
             ]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -124,44 +119,15 @@ class Worker:
     def unready_reasons(self) -> list[str]:
         """Why this worker does not deliver now, in words; empty when it does."""
         reasons = ["draining"] if self._is_draining else []
-        lost = sorted(set(self._consumers) - self._connected)
-        if lost or not self._consumers:
-            reasons.append(f"not connected to partitions {lost}" if lost else "not connected")
-        if self._lanes.statistics().full:
+        reasons += self._connections.unready_reasons()
+        if self._lanes.full_keys():
             reasons.append("a user has max_lane_events unfinished events; receiving has stopped")
         return reasons
-
-    # The broker's side
-
-    async def _subscribe(self) -> None:
-        subscription = self._subscription
-        partitions = await self._broker.partitions(subscription.topic)
-        for partition in range(len(self._consumers), partitions):
-            self._consumers[partition] = await self._broker.subscribe(
-                subscription.topic,
-                partition,
-                subscription.name,
-                subscription.consumer_name,
-                self._deliver,
-                prefetch=self._prefetch,
-            )
-            self._step_soon()
-
-    async def _look_for_partitions(self) -> None:
-        while True:
-            await asyncio.sleep(PARTITIONS_CHECK_S)
-            before = len(self._consumers)
-            try:
-                await self._subscribe()
-            except BrokerError as error:
-                self._log.warning("partitions.unknown", error=str(error))
-            if len(self._consumers) > before:
-                self._log.info("partitions.added", partitions=len(self._consumers))
 
     def _deliver(self, partition: int, messages: Sequence[Received]) -> None:
         """Take a batch from the broker."""
         # First, because what a new connection brings must not meet what an old one left.
-        self._check_connections()
+        self._connections.check()
         now = self._loop.time()
         self._counts.received += len(messages)
         arrive = self._lanes.arrive
@@ -173,22 +139,6 @@ class Worker:
             except Exception:  # noqa: BLE001
                 self._log.exception("arrival.failed", position=message.position)
         self._step()
-
-    def _check_connections(self) -> None:
-        for partition, consumer in self._consumers.items():
-            is_connected = consumer.is_connected()
-            if is_connected == (partition in self._connected):
-                continue
-            now = self._loop.time()
-            if is_connected:
-                self._connected.add(partition)
-                self._lanes.connect(partition, now)
-                self._log.info("connection.made", partition=partition)
-            else:
-                self._connected.discard(partition)
-                self._lanes.disconnect(partition, now)
-                self._counts.connections_lost += 1
-                self._log.warning("connection.lost", partition=partition)
 
     # A step
 
@@ -205,21 +155,23 @@ class Worker:
             self._fail(error)
 
     def _take_step(self) -> None:
-        self._check_connections()
-        self._lanes.advance(self._loop.time())
+        now = self._loop.time()
+        self._connections.check()
+        self._lanes.advance(now)
+        self._connections.ask()
         if not self._is_draining:
-            self._start_attempts()
+            self._start_attempts(now)
         self._obey()
-        self._set_gate()
+        self._set_gate(now)
         self._set_timer()
 
-    def _start_attempts(self) -> None:
+    def _start_attempts(self, now: float) -> None:
         if self._immediate is None:
-            for entry in self._lanes.start_attempts():
+            for entry in self._lanes.start_attempts(now):
                 self._spawn(self._attempt(entry))
             return
         for _ in range(IMMEDIATE_ROUNDS):
-            entries = self._lanes.start_attempts(IMMEDIATE_BATCH)
+            entries = self._lanes.start_attempts(now, IMMEDIATE_BATCH)
             if not entries:
                 return
             self._attempt_all(self._immediate, entries)
@@ -238,25 +190,41 @@ class Worker:
     def _obey(self) -> None:
         """Do what the lanes say."""
         commands = self._lanes.take_commands()
+        consumers = self._connections.consumers
         for partition, messages in commands.acknowledge.items():
             self._counts.acknowledged += len(messages)
-            self._consumers[partition].acknowledge(messages)
-        for partition, messages in commands.negative_acknowledge.items():
-            self._counts.redeliveries_asked += len(messages)
-            self._consumers[partition].negative_acknowledge(messages)
+            consumers[partition].acknowledge(messages)
+        for partition, positions in commands.negative_acknowledge.items():
+            self._counts.redeliveries_asked += len(positions)
+            consumers[partition].negative_acknowledge(positions)
         for entry in commands.dead_letter:
             self._spawn(self._dead_letter(entry))
 
-    def _set_gate(self) -> None:
-        is_open = self._lanes.may_receive() and not self._is_draining
+    def _set_gate(self, now: float) -> None:
+        is_open = self._lanes.may_receive(now) and not self._is_draining
+        self._tell_of_full_lanes(now)
         if is_open == self._is_receiving:
             return
         self._is_receiving = is_open
-        for consumer in self._consumers.values():
-            if is_open:
-                consumer.resume()
-            else:
-                consumer.pause()
+        if is_open:
+            self._connections.resume()
+        else:
+            self._connections.pause()
+
+    def _tell_of_full_lanes(self, now: float) -> None:
+        # A full lane has room with each event that leaves it, and is full again with the next.
+        if keys := self._lanes.full_keys():
+            if self._full_at is None:
+                self._log.error(
+                    "lane.full",
+                    users=[str(key) for key in keys[:USERS_TOLD]],
+                    max_lane_events=self._lanes.options.max_lane_events,
+                    consequence="nothing is received for anybody; what is in hand goes on",
+                )
+            self._full_at = now
+        elif self._full_at is not None and now - self._full_at > DRAINED_AFTER_S:
+            self._full_at = None
+            self._log.info("lane.drained", consequence="receiving goes on")
 
     def _set_timer(self) -> None:
         now = self._loop.time()
@@ -288,6 +256,10 @@ class Worker:
 
     async def _attempt(self, entry: Entry) -> None:
         destination = cast(Destination, self._destination)
+        # The process may have been stopped since the step, and the loop's own time be old.
+        if self._lanes.is_doubtful(entry, time.monotonic()):
+            self._lanes.withdraw(entry, self._loop.time())
+            return
         delivery = _delivery(entry)
         began = self._loop.time()
         outcome: Outcome
@@ -355,8 +327,7 @@ class Worker:
 
     async def _drain(self) -> None:
         self._is_draining = True
-        for consumer in self._consumers.values():
-            consumer.pause()
+        self._connections.pause()
         self._log.info("worker.draining", in_flight=len(self._tasks))
         deadline = self._loop.time() + self._drain_timeout_s
         while self._tasks and self._loop.time() < deadline:
@@ -374,9 +345,10 @@ class Worker:
         self._obey()
         if self._timer:
             self._timer.cancel()
-        await asyncio.gather(*(consumer.close() for consumer in self._consumers.values()))
+        await self._connections.close()
         await self._destination.close()
-        self._log.info("worker.stopped", **self._lanes.statistics()._asdict())
+        statistics = self._lanes.statistics(self._loop.time())._asdict()
+        self._log.info("worker.stopped", **statistics)
 
 
 _OUTCOME_NAMES: Final[dict[type[Outcome], str]] = {

@@ -108,10 +108,18 @@ class Consumer(Protocol):
         """Tell the broker that these are done. Never waits; lost while disconnected."""
         ...
 
-    def negative_acknowledge(self, messages: Sequence[Received]) -> None:
+    def negative_acknowledge(self, positions: Sequence[Position]) -> None:
         """Give these back for redelivery, to whoever owns their key then. Never waits.
 
         Calls come at least `REDELIVERY_INTERVAL_S` apart, with at most `REDELIVERY_BURST` messages.
+        """
+        ...
+
+    async def confirm(self) -> None:
+        """Return when the broker has answered a question that was asked after this call.
+
+        It knew this consumer then. Raises `BrokerUnavailable` when no answer came, or when the
+        connection was lost in between.
         """
         ...
 

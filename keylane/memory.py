@@ -152,11 +152,11 @@ class MemoryConsumer:
                 self._feed.subscription.acknowledge(self._name, message.position)
             self._feed.wake()
 
-    def negative_acknowledge(self, messages: Sequence[Received]) -> None:
-        if not messages or self._is_closed:
+    def negative_acknowledge(self, positions: Sequence[Position]) -> None:
+        if not positions or self._is_closed:
             return
         due = self._loop.time() + self._cluster.settings.redelivery_delay_s
-        self._due.extend((due, message.position) for message in messages)
+        self._due.extend((due, position) for position in positions)
         # Re-armed at every call, as Pulsar's client does: calls that come too often never end.
         self._arm()
 
@@ -177,6 +177,11 @@ class MemoryConsumer:
         if self.is_connected():
             self._feed.subscription.negative_acknowledge(self._name, given_back)
             self._feed.wake()
+
+    async def confirm(self) -> None:
+        await asyncio.sleep(0)
+        if not self.is_connected():
+            raise BrokerUnavailable
 
     async def close(self) -> None:
         self.vanish()

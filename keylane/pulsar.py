@@ -30,6 +30,7 @@ from keylane.broker import DEFAULT_PREFETCH, Deliver, OutgoingMessage, Position,
 from keylane.clientlog import client_log_path
 from keylane.errors import BrokerUnavailable, EventTooLarge, PublishUnconfirmed
 from keylane.names import full_topic, partition_topic
+from keylane.pulsarmessage import PulsarMessage
 from keylane.routing import partition_of
 
 log = structlog.get_logger()
@@ -64,41 +65,6 @@ _NOTHING_SENT = frozenset(
         "TopicTerminated",
     )
 )
-
-
-class PulsarMessage:
-    """A message with what the lanes need of it read once; the rest is read when asked for."""
-
-    __slots__ = ("key", "position", "raw", "redelivery_count")
-
-    def __init__(self, raw: Any) -> None:
-        message_id = raw.message_id()
-        self.raw = raw
-        try:
-            self.key = cast(str, raw.partition_key())
-        except UnicodeDecodeError:
-            # Another producer's bytes, which can't be a user's id: a lane of its own.
-            self.key = ""
-        self.position: Position = (
-            message_id.ledger_id(),
-            message_id.entry_id(),
-            message_id.batch_index(),
-        )
-        self.redelivery_count = cast(int, raw.redelivery_count())
-
-    @property
-    def event_time_ms(self) -> int:
-        return cast(int, self.raw.event_timestamp())
-
-    @property
-    def publish_time_ms(self) -> int:
-        return cast(int, self.raw.publish_timestamp())
-
-    def value(self) -> bytes:
-        return cast(bytes, self.raw.data())
-
-    def properties(self) -> dict[str, str]:
-        return cast(dict[str, str], self.raw.properties())
 
 
 class PulsarPublisher:
@@ -293,13 +259,31 @@ class PulsarConsumer:
             # The broker sends them again, and they are acknowledged then.
             log.warning("acknowledge.failed", partition=self._partition, error=str(error))
 
-    def negative_acknowledge(self, messages: Sequence[Received]) -> None:
+    def negative_acknowledge(self, positions: Sequence[Position]) -> None:
         try:
-            for message in messages:
-                self._consumer.negative_acknowledge(cast(PulsarMessage, message).raw)
+            for position in positions:
+                # The client refuses its own public kind of id, and takes what is inside.
+                self._consumer.negative_acknowledge(pulsar.MessageId(-1, *position)._msg_id)  # noqa: SLF001
         except pulsar.PulsarException as error:
             # Without a connection all of it is sent again after the reconnect anyway.
             log.warning("redelivery.failed", partition=self._partition, error=str(error))
+
+    async def confirm(self) -> None:
+        # Its answer comes behind whatever the broker has said before, also that we are removed.
+        losses = self._losses
+        answer: asyncio.Future[Any] = self._loop.create_future()
+
+        def answered(result: Any, _: Any) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop may be gone
+                self._loop.call_soon_threadsafe(_set_unless_done, answer, result)
+
+        try:
+            self._consumer._consumer.get_last_message_id_async(answered)  # noqa: SLF001
+        except pulsar.PulsarException as error:
+            raise BrokerUnavailable(f"The broker's client refused to ask: {error}") from error
+        result = await answer
+        if result != pulsar.Result.Ok or not self.is_connected() or losses != self._losses:
+            raise BrokerUnavailable(f"The broker did not answer ({result}).")
 
     async def close(self) -> None:
         if self._is_closed:
@@ -310,6 +294,11 @@ class PulsarConsumer:
         self._may_hand_over.release()
         await asyncio.to_thread(self._thread.join)
         await asyncio.to_thread(_close_all, [self._consumer])
+
+
+def _set_unless_done(answer: asyncio.Future[Any], result: Any) -> None:
+    if not answer.done():
+        answer.set_result(result)
 
 
 class PulsarBroker:

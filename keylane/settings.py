@@ -146,6 +146,19 @@ class DispatchSettings(_Section):
         100_000,
         description="One user's unfinished events; beyond it the worker receives no more.",
     )
+    lane_payload_events: Count = Field(
+        1_000,
+        description="One user's events whose payloads are kept here; later ones are fetched again.",
+    )
+    payload_budget_bytes: Count = Field(
+        268_435_456,
+        description="Bytes of waiting payloads beyond which only a few of each user are kept.",
+    )
+    lease_s: Seconds = Field(
+        20.0,
+        description="Seconds without an answer from the broker after which no attempt starts; "
+        "below the broker's keepAliveIntervalSeconds (30).",
+    )
     admin_host: str = Field(
         "127.0.0.1", min_length=1, description="Address of the worker's health and metrics."
     )

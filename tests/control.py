@@ -64,7 +64,8 @@ class PlainConsumer:
             await asyncio.sleep(REDELIVERY_INTERVAL_S)
             for partition, failed in self._failed.items():
                 if failed:
-                    self._consumers[partition].negative_acknowledge(failed[:REDELIVERY_BURST])
+                    again = [message.position for message in failed[:REDELIVERY_BURST]]
+                    self._consumers[partition].negative_acknowledge(again)
                     del failed[:REDELIVERY_BURST]
 
     async def end(self) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from typing_extensions import override
 
 from dispatch.delivery import Delivery
-from keylane.broker import Position
+from keylane.broker import Position, Received
 from keylane.event import Event, to_message
 
 
@@ -36,6 +37,10 @@ class BrokenMessage(Message):
     @override
     def properties(self) -> dict[str, str]:
         return {"name": b"\xff".decode()}
+
+
+def positions(messages: Iterable[Received]) -> list[Position]:
+    return [message.position for message in messages]
 
 
 def make_message(event: Event) -> Message:

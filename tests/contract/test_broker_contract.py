@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
@@ -10,6 +11,7 @@ from keylane.broker import Broker, OutgoingMessage, Received
 from keylane.errors import BrokerUnavailable, EventTooLarge
 from keylane.routing import partition_of
 from tests.contract.scene import Scene, Worker
+from tests.messages import positions
 from tests.waiting import until
 
 KEYS = ["Ada", "Émile", "漢字", "🦀", *(f"user-{n}" for n in range(20))]
@@ -159,7 +161,7 @@ async def test_acknowledging_again_is_harmless(scene: Scene) -> None:
     worker.consumer.acknowledge(worker.received[:1])
     worker.consumer.acknowledge([worker.received[0], worker.received[0]])
     await scene.backlog_is(1)
-    worker.consumer.negative_acknowledge(worker.received[:1])
+    worker.consumer.negative_acknowledge(positions(worker.received[:1]))
     worker.consumer.acknowledge(worker.received)
 
     await scene.backlog_is(0)
@@ -285,3 +287,35 @@ async def test_a_partition_that_does_not_exist_has_nothing(
 
     assert worker.consumer.is_connected()
     assert worker.received == []
+
+
+async def test_the_broker_confirms_a_consumer_that_it_has(scene: Scene) -> None:
+    worker = await scene.worker()
+
+    await worker.consumer.confirm()
+    await scene.publish("Ada", "a")
+    await worker.gets("a")
+    await asyncio.gather(*(worker.consumer.confirm() for _ in range(20)))
+
+
+async def test_a_closed_consumer_is_not_confirmed(scene: Scene) -> None:
+    worker = await scene.worker()
+    await worker.consumer.close()
+
+    with pytest.raises(BrokerUnavailable):
+        await worker.consumer.confirm()
+
+
+async def test_a_message_is_given_back_by_its_position_alone(scene: Scene) -> None:
+    worker = await scene.worker()
+    (position, _) = await scene.publish("Ada", "a", "b")
+    await worker.gets("a", "b")
+    worker.consumer.acknowledge(worker.received[1:])
+    worker.received.clear()
+
+    worker.consumer.negative_acknowledge([position])
+
+    await worker.gets("a")
+    assert worker.received[0].redelivery_count == 1
+    worker.consumer.acknowledge(worker.received)
+    await scene.backlog_is(0)

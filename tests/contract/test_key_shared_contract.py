@@ -10,6 +10,7 @@ import pytest
 
 from keylane.broker import REDELIVERY_INTERVAL_S, Position, Received
 from tests.contract.scene import Scene, Worker
+from tests.messages import positions
 from tests.waiting import until
 
 KEYS = [f"user-{n}" for n in range(40)]
@@ -37,9 +38,9 @@ async def test_a_negatively_acknowledged_message_comes_back_alone_with_its_count
     await scene.publish("Ada", *"abc")
     await worker.gets(*"abc")
 
-    worker.consumer.negative_acknowledge(worker.received[:1])
+    worker.consumer.negative_acknowledge(positions(worker.received[:1]))
     await worker.gets(*"abca")
-    worker.consumer.negative_acknowledge(worker.received[-1:])
+    worker.consumer.negative_acknowledge(positions(worker.received[-1:]))
     await worker.gets(*"abcaa")
 
     await scene.publish("Ada", "marker")
@@ -53,7 +54,7 @@ async def test_many_given_back_at_once_return_in_order(scene: Scene) -> None:
     await scene.publish("Ada", *"abcdefgh")
     await worker.gets(*"abcdefgh")
 
-    worker.consumer.negative_acknowledge(worker.received[::-1])
+    worker.consumer.negative_acknowledge(positions(worker.received[::-1]))
 
     await worker.gets(*"abcdefgh", *"abcdefgh")
     assert {m.redelivery_count for m in worker.received[8:]} == {1}
@@ -65,7 +66,7 @@ async def test_calls_that_keep_their_distance_are_each_answered(scene: Scene) ->
     await worker.gets(*"abc")
 
     for message in worker.received[:3]:
-        worker.consumer.negative_acknowledge([message])
+        worker.consumer.negative_acknowledge([message.position])
         # The distance is the point here.
         await asyncio.sleep(REDELIVERY_INTERVAL_S)
 
@@ -81,7 +82,7 @@ async def test_newer_messages_of_its_key_overtake_a_negatively_acknowledged_one(
     def fail_the_first_attempt(worker: Worker, batch: Sequence[Received]) -> None:
         for message in batch:
             if message.value() == b"1" and message.redelivery_count == 0:
-                worker.consumer.negative_acknowledge([message])
+                worker.consumer.negative_acknowledge([message.position])
             else:
                 worker.consumer.acknowledge([message])
                 done.append(message.value().decode())
@@ -99,7 +100,7 @@ async def test_counts_restart_when_the_last_consumer_leaves(scene: Scene) -> Non
     first = await scene.worker()
     await scene.publish("Ada", *"ab")
     await first.gets(*"ab")
-    first.consumer.negative_acknowledge(first.received[:1])
+    first.consumer.negative_acknowledge(positions(first.received[:1]))
     await first.gets(*"aba")
 
     await first.consumer.close()
@@ -113,7 +114,7 @@ async def test_counts_outlive_a_consumer_while_another_stays(scene: Scene) -> No
     first = await scene.worker()
     await scene.publish("Ada", *"ab")
     await first.gets(*"ab")
-    first.consumer.negative_acknowledge(first.received[:1])
+    first.consumer.negative_acknowledge(positions(first.received[:1]))
     await first.gets(*"aba")
     second = await scene.worker()
 
@@ -130,7 +131,7 @@ async def test_unloading_the_topic_sends_all_again_uncounted_in_growing_position
     await scene.publish("Ada", *"abc")
     await worker.gets(*"abc")
     worker.consumer.acknowledge(worker.received[1:2])
-    worker.consumer.negative_acknowledge(worker.received[:1])
+    worker.consumer.negative_acknowledge(positions(worker.received[:1]))
     await worker.gets(*"abca")
     await scene.backlog_is(2)
 
@@ -227,7 +228,7 @@ async def test_a_moved_head_comes_back_to_nobody_until_its_tail_is_given_back(sc
     old, new, kept, moved = await _share_a_moved_key(scene)
     heads = [m for m in old.received if m.value() == b"1"]
 
-    old.consumer.negative_acknowledge(heads)
+    old.consumer.negative_acknowledge(positions(heads))
 
     await until(lambda: all(old.values(key) == ["1", "2", "3", "1"] for key in kept))
     await _everything_so_far_was_sent(scene, old, new)
@@ -235,7 +236,7 @@ async def test_a_moved_head_comes_back_to_nobody_until_its_tail_is_given_back(sc
     assert all(old.values(key) == ["1", "2"] for key in moved)
 
     tails = [m for m in old.received if m.value() == b"2" and m.key in moved]
-    old.consumer.negative_acknowledge(tails)
+    old.consumer.negative_acknowledge(positions(tails))
 
     await until(lambda: all(len(new.of(key)) == 3 for key in moved), saying=new.values)
     for key in moved:

@@ -126,7 +126,7 @@ class World:
     def receive(self, name: str, at_most: int) -> None:
         """The worker takes a batch from its client's queue."""
         worker = self.workers[name]
-        if not worker.lanes.may_receive():
+        if not worker.lanes.may_receive(self.now):
             return
         taken = [worker.queue.popleft() for _ in range(min(at_most, len(worker.queue)))]
         self.subscription.permits(name, len(taken))
@@ -199,8 +199,10 @@ class World:
     # What follows from it
 
     def _turn(self, worker: Worker) -> None:
+        if worker.is_connected:
+            worker.lanes.confirm(PARTITION, self.now, self.now)
         worker.lanes.advance(self.now)
-        for entry in [] if worker.is_draining else worker.lanes.start_attempts():
+        for entry in [] if worker.is_draining else worker.lanes.start_attempts(self.now):
             self._judge_start(worker, entry)
             worker.running.append(entry)
             self.under_way.setdefault(self._user(entry), []).append((worker.name, entry.position))
@@ -212,9 +214,8 @@ class World:
         for messages in commands.acknowledge.values():
             for message in messages:
                 self.subscription.acknowledge(worker.name, message.position)
-        for messages in commands.negative_acknowledge.values():
+        for positions in commands.negative_acknowledge.values():
             if worker.is_connected:
-                positions = [m.position for m in messages]
                 worker.returning.append((self.now + NEGATIVE_ACK_DELAY_S, positions))
         self.dispatch()
 
@@ -250,7 +251,7 @@ class World:
         """How everything stands, for the message of a failed check."""
         lines = [f"pending {self.subscription.pending()}"]
         lines += [f"replay {self.subscription.replay_queue()}"]
-        lines += [f"{w.name}: {w.lanes.statistics()}" for w in self.workers.values()]
+        lines += [f"{w.name}: {w.lanes.statistics(self.now)}" for w in self.workers.values()]
         return "\n".join(lines)
 
     def check(self) -> None:
@@ -258,14 +259,14 @@ class World:
         assert not self.judgement.broken, self.judgement.broken
         for worker in self.workers.values():
             verify(worker.lanes)
-            assert len(worker.running) == worker.lanes.statistics().in_flight
+            assert len(worker.running) == worker.lanes.statistics(self.now).events["in_flight"]
 
 
 def verify(lanes: Lanes) -> None:
     """Recompute from the lanes themselves what is counted along the way."""
     counts = dict.fromkeys(State, 0)
-    load = 0
-    for partition in lanes._partitions.values():
+    load = payload_bytes = 0
+    for partition in lanes.partitions.values():
         for key, lane in partition.lanes.items():
             assert len(lane) > 0, f"the lane of {key} is empty"
             rest = [e.position for e in lane][1:]
@@ -274,7 +275,11 @@ def verify(lanes: Lanes) -> None:
             for entry in lane:
                 counts[entry.state] += 1
                 assert entry.lane is lane
-                assert (entry.message is None) == (entry.state is State.AWAITED)
-                assert entry is lane.head or entry.state in (State.HELD, State.AWAITED)
+                assert (entry.message is None) == (entry.state in (State.AWAITED, State.PAGED))
+                assert entry is lane.head or entry.state < State.IN_FLIGHT
+                payload_bytes += entry.payload_bytes
+            assert lane.paged == sum(e.state is State.PAGED for e in lane)
+            assert all(e.state is State.PAGED for e in list(lane)[len(lane) - lane.paged :])
     assert list(counts.values()) == lanes._tally.counts
     assert load == lanes._tally.load
+    assert payload_bytes == lanes._tally.payload_bytes

@@ -2,86 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import pytest
 
-from dispatch.lane import Entry
-from dispatch.lanes import Lanes
-from dispatch.options import LaneOptions
 from keylane.broker import REDELIVERY_BURST
-from tests.unit.lanes_world import verify
-
-
-@dataclass
-class Arrival:
-    """A message as the lanes see it."""
-
-    key: str
-    number: int
-    redelivery_count: int = 0
-    event_time_ms: int = 0
-    publish_time_ms: int = 0
-
-    @property
-    def position(self) -> tuple[int, int, int]:
-        return (1, self.number, -1)
-
-    def value(self) -> bytes:
-        return b""
-
-    def properties(self) -> dict[str, str]:
-        return {}
-
-
-class Desk:
-    """Lanes of one partition with a clock at hand."""
-
-    def __init__(self, *, verifies: bool = True, **options: Any) -> None:
-        self.verifies = verifies
-        self.lanes = Lanes(LaneOptions(**options))
-        self.now = 0.0
-        self.lanes.connect(0, self.now)
-        self.running: dict[int, Entry] = {}
-        self.acknowledged: list[int] = []
-        self.returned: list[int] = []
-        self.dead: list[Entry] = []
-        # Past the time in which everything that opens a lane settles.
-        self.wait(10)
-
-    def arrive(self, key: str, *numbers: int, count: int = 0) -> None:
-        for number in numbers:
-            self.lanes.arrive(0, Arrival(key, number, count), self.now)
-        self.step()
-
-    def step(self) -> list[int]:
-        """Start what may start; the numbers of the events now attempted."""
-        self.lanes.advance(self.now)
-        self.lanes.may_receive()
-        for entry in self.lanes.start_attempts():
-            self.running[entry.position[1]] = entry
-        commands = self.lanes.take_commands()
-        self.acknowledged += [m.position[1] for m in commands.acknowledge.get(0, ())]
-        self.returned += [m.position[1] for m in commands.negative_acknowledge.get(0, ())]
-        self.dead += commands.dead_letter
-        if self.verifies:
-            verify(self.lanes)
-        return sorted(self.running)
-
-    def wait(self, seconds: float) -> None:
-        end = self.now + seconds
-        while self.now < end:
-            self.now = min(end, self.now + 0.05)
-            self.step()
-
-    def deliver(self, number: int) -> None:
-        self.lanes.acknowledge(self.running.pop(number), self.now)
-        self.step()
-
-    def fail(self, number: int, delay_s: float = 1.0) -> None:
-        self.lanes.back_off(self.running.pop(number), delay_s, self.now)
-        self.step()
+from tests.unit.lanes_desk import Desk
 
 
 @pytest.fixture
@@ -182,12 +106,12 @@ def test_the_broker_s_silence_counts_only_while_receiving() -> None:
     desk.wait(1.2)
     # Somebody else's full lane closes the gate.
     desk.arrive("Bob", 11, 12, 13, 14)
-    assert not desk.lanes.may_receive()
+    assert not desk.lanes.may_receive(desk.now)
     desk.wait(10)
     assert desk.returned == [1]
     desk.deliver(11)
     desk.deliver(12)
-    assert desk.lanes.may_receive()
+    assert desk.lanes.may_receive(desk.now)
     desk.wait(2.5)
     assert desk.returned == [1, 2]
 
@@ -254,7 +178,7 @@ def test_a_lane_that_went_elsewhere_is_forgotten(desk: Desk) -> None:
     desk.arrive("Ada", 1, 2)
     desk.fail(1)
     desk.wait(35)
-    assert desk.lanes.statistics().lanes == 0
+    assert desk.lanes.statistics(desk.now).lanes == 0
 
 
 def test_a_long_tail_is_given_back_in_slices_and_other_heads_go_first() -> None:
@@ -283,7 +207,7 @@ def test_a_redelivered_event_that_opens_a_lane_waits_for_a_predecessor(desk: Des
     desk.arrive("Ada", 1, count=1)
     desk.wait(0.2)
     assert list(desk.running) == [1]
-    assert desk.lanes.statistics().late == 0
+    assert desk.lanes.statistics(desk.now).late == 0
 
 
 def test_everything_settles_right_after_a_connection() -> None:
@@ -298,7 +222,7 @@ def test_everything_settles_right_after_a_connection() -> None:
 def test_a_predecessor_that_comes_too_late_is_counted_and_still_delivered(desk: Desk) -> None:
     desk.arrive("Ada", 2)
     desk.arrive("Ada", 1)
-    assert desk.lanes.statistics().late == 1
+    assert desk.lanes.statistics(desk.now).late == 1
     desk.deliver(2)
     assert list(desk.running) == [1]
 
@@ -309,7 +233,7 @@ def test_the_same_event_again_joins_the_one_in_hand(desk: Desk) -> None:
     assert list(desk.running) == [1]
     desk.deliver(1)
     assert desk.acknowledged == [1]
-    assert desk.lanes.statistics().lanes == 0
+    assert desk.lanes.statistics(desk.now).lanes == 0
 
 
 def test_an_event_finished_lately_is_acknowledged_again_and_not_attempted(desk: Desk) -> None:
@@ -337,7 +261,11 @@ def test_what_was_held_is_dropped_on_a_new_connection_but_a_running_attempt_goes
     desk.lanes.disconnect(0, desk.now)
     desk.lanes.connect(0, desk.now)
     desk.step()
-    assert desk.lanes.statistics().held == desk.lanes.statistics().backoff == 0
+    assert (
+        desk.lanes.statistics(desk.now).events["held"]
+        == desk.lanes.statistics(desk.now).events["backoff"]
+        == 0
+    )
     desk.deliver(1)
     assert desk.acknowledged == [1]
 
@@ -369,7 +297,7 @@ def test_a_stuck_user_does_not_close_the_gate() -> None:
     desk.arrive("Ada", *range(1, 20_000))
     desk.fail(1, delay_s=100)
     desk.arrive("Bob", 30_000)
-    assert desk.lanes.may_receive()
+    assert desk.lanes.may_receive(desk.now)
     assert list(desk.running) == [30_000]
 
 
@@ -378,20 +306,20 @@ def test_ready_events_close_the_gate_while_every_slot_is_busy() -> None:
     limit = desk.lanes.options.gate_events
     for number in range(limit + 1):
         desk.arrive(f"user-{number}", number)
-    assert not desk.lanes.may_receive()
+    assert not desk.lanes.may_receive(desk.now)
     while desk.lanes._tally.load >= limit * 3 // 4:
         desk.deliver(next(iter(desk.running)))
-    assert desk.lanes.may_receive()
+    assert desk.lanes.may_receive(desk.now)
 
 
 def test_a_full_lane_stops_receiving_and_receiving_goes_on_by_itself() -> None:
     desk = Desk(max_lane_events=3)
     desk.arrive("Ada", 1, 2, 3)
-    assert desk.lanes.statistics().full == 1
-    assert not desk.lanes.may_receive()
+    assert desk.lanes.statistics(desk.now).full == 1
+    assert not desk.lanes.may_receive(desk.now)
     desk.deliver(1)
-    assert desk.lanes.may_receive()
-    assert desk.lanes.statistics().full == 0
+    assert desk.lanes.may_receive(desk.now)
+    assert desk.lanes.statistics(desk.now).full == 0
 
 
 def test_a_full_lane_tries_its_head_again_without_the_broker() -> None:

@@ -10,6 +10,7 @@ from keylane.broker import OutgoingMessage, Position, Receipt, Received
 from keylane.errors import BrokerError, BrokerUnavailable, PublishUnconfirmed
 from keylane.memory import MemoryBroker, MemoryConsumer
 from keylane.memorycluster import MemoryCluster, MemorySettings
+from tests.messages import positions
 from tests.waiting import until
 
 
@@ -102,7 +103,7 @@ async def test_what_a_disconnected_consumer_gives_back_is_not_counted(office: Of
     holder = "one" if office.received["one"] else "two"
     other = "two" if holder == "one" else "one"
 
-    office.consumers[holder].negative_acknowledge(office.received[holder])
+    office.consumers[holder].negative_acknowledge(positions(office.received[holder]))
     office.cluster.disconnect(office.consumers[holder])
 
     await office.gets(other, "a")

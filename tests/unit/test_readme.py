@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from prometheus_client.core import Metric
 
-from dispatch.commands import Statistics
 from dispatch.delivery import Delivery
 from dispatch.destinations.webhook import WebhookDestination
+from dispatch.lanes import Lanes
 from dispatch.metrics import WorkerMetrics
 from dispatch.options import LaneOptions
 from dispatch.partition import FINISHED_KEPT, FINISHED_KEPT_S
@@ -99,8 +99,7 @@ def test_the_table_of_settings_has_each_with_its_option_its_default_and_its_unit
 
 def families() -> Iterator[tuple[str, Metric]]:
     served = Metrics(lambda: 0, [kind.name for kind in problems.KINDS])
-    nothing = Statistics._make([0] * len(Statistics._fields))
-    worker = WorkerMetrics("crm", lambda: nothing)
+    worker = WorkerMetrics("crm", lambda: Lanes(LaneOptions()).statistics(0.0))
     worker.counts.attempts["delivered"] += 1
     worker.counts.dead_letters[Reason.REJECTED] += 1
     for family in served.registry.collect():

@@ -11,13 +11,14 @@ import pytest
 from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 
+from dispatch.connections import Subscription
 from dispatch.delivery import Delivery
 from dispatch.destinations.destination import Destination, ImmediateDestination
 from dispatch.lanes import Lanes
 from dispatch.options import LaneOptions
 from dispatch.outcome import Delivered, Outcome, Refused, Unavailable
 from dispatch.retry import Backoff, RetryPolicy
-from dispatch.worker import Subscription, Worker
+from dispatch.worker import Worker
 from keylane.broker import Received
 from keylane.errors import BrokerUnavailable, ContractError
 from keylane.event import Event, to_message
