@@ -119,7 +119,7 @@ class Lane:
         "weight",
     )
 
-    def __init__(self, key: LaneKey, partition: int) -> None:
+    def __init__(self, key: LaneKey, partition: int, now: float) -> None:
         self.key = key
         self.partition = partition
         self.entries: list[Entry] = []
@@ -139,7 +139,7 @@ class Lane:
         #: Counts how often that happened.
         self.episode = 0
         #: When its head became the head.
-        self.head_since = 0.0
+        self.head_since = now
         #: Its head is not here. (What the tally has counted it as.)
         self.is_away = False
         #: Until when its head may stay away, on the partition's clock of receiving time.

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 
-from dispatch.commands import Commands, Statistics
+from dispatch.commands import Commands, Note, Statistics
 from dispatch.lane import Entry, Lane, LaneKey, State
 from dispatch.options import LaneOptions
 from dispatch.partition import MAX_STEP_S, Partition, Partitions
@@ -32,6 +32,10 @@ from dispatch.tally import Tally
 from dispatch.timers import Due, Timer, Timers
 from dispatch.turns import Turns
 from keylane.broker import Received
+
+#: Two clocks that should agree differ by this much at most. A timer for so short a time may ring at
+#: once, and then for ever.
+ROUNDING_S = 1e-6
 
 
 class Lanes:
@@ -54,7 +58,7 @@ class Lanes:
         """The partition's consumer is (again) connected; the broker sends what is ours."""
         partition = self.partitions.setdefault(number, Partition(number))
         for lane in list(partition.lanes.values()):
-            self._drop_all_but_running(partition, lane)
+            self._tally.drop_all_but_running(partition, lane)
         for queue in (partition.due_heads, partition.due_pages, partition.due_tails):
             queue.clear()
         partition.withheld.clear()
@@ -85,14 +89,11 @@ class Lanes:
         if entry is not None:
             self._join(partition, entry, message, now)
         elif position in partition.finished:
-            self._acknowledge(number, message)
+            self.commands.acknowledge.setdefault(number, []).append(message)
         elif lane is not None:
             self._queue_up(partition, lane, message, now)
         else:
-            lane = Lane(key, number)
-            lane.head_since = now
-            partition.lanes[key] = lane
-            self._open(partition, lane, message, now)
+            self._open(partition, key, message, now)
 
     def start_attempts(self, now: float, limit: int | None = None) -> list[Entry]:
         """Take heads for which there is room, a lane at a time and in turn; each now runs.
@@ -111,7 +112,11 @@ class Lanes:
         """
         lane = entry.lane
         partition = self.partitions[lane.partition] if lane else None
-        return partition is None or now - partition.stepped_at > self.options.freeze_s
+        if partition is None or now - partition.stepped_at > self.options.freeze_s:
+            return True
+        # A step in between has noticed already.
+        partition.judge(now, self.options.lease_s)
+        return not partition.is_trusted
 
     def withdraw(self, entry: Entry, now: float) -> None:
         """The attempt did not begin after all; the entry has its turn again when that is safe."""
@@ -125,10 +130,10 @@ class Lanes:
         if message is None or lane is None or lane.head is not entry:
             raise AssertionError("only a running head can be acknowledged")
         partition = self.partitions[lane.partition]
-        partition.finished.add(entry.position)
+        partition.finished.put(entry.position, None)
         if entry.count:
-            partition.served.add(lane.key)
-        self._acknowledge(lane.partition, message)
+            partition.served.put(lane.key, None)
+        self.commands.acknowledge.setdefault(lane.partition, []).append(message)
         lane.remove_head()
         self._tally.leave(entry)
         self._go_on(partition, lane, now)
@@ -136,6 +141,9 @@ class Lanes:
     def back_off(self, entry: Entry, delay_s: float, now: float) -> None:
         """The attempt failed; the next one after a delay, by whoever owns the key then."""
         entry.attempts += 1
+        if entry.attempts == 1 and entry.lane:
+            # In case that this worker dies.
+            self._note(entry, entry.count + 1)
         self._wait(entry, delay_s, now)
 
     def give_up(self, entry: Entry) -> None:
@@ -146,6 +154,17 @@ class Lanes:
     def keep_condemned(self, entry: Entry, delay_s: float, now: float) -> None:
         """The dead-letter topic did not confirm; try that again after a delay, here."""
         self._wait(entry, delay_s, now)
+
+    def learn(self, number: int, note: Note) -> None:
+        """Another worker tells of an event that it gave back, or may."""
+        if number in self.partitions:
+            self.partitions[number].notes.put(note.position, note)
+
+    def hand_over(self) -> None:
+        """This worker leaves: what it was attempting will be another one's."""
+        for partition in self.partitions.values():
+            for lane in partition.lanes.values():
+                self._note(lane.head, lane.head.count)
 
     def advance(self, now: float) -> None:
         """Let time pass: everything due by `now` happens."""
@@ -206,12 +225,10 @@ class Lanes:
 
     # How it is done
 
-    def _open(self, partition: Partition, lane: Lane, message: Received, now: float) -> None:
+    def _open(self, partition: Partition, key: LaneKey, message: Received, now: float) -> None:
+        lane = partition.lanes[key] = Lane(key, partition.number, now)
         entry = Entry(lane, message, message.position)
-        # Nobody stands before it, so it was a head wherever it has been: unless its predecessor was
-        # finished here.
-        if message.redelivery_count and lane.key not in partition.served:
-            entry.attempts_elsewhere = message.redelivery_count
+        entry.attempts_elsewhere = partition.attempts_before(lane.key, message)
         lane.add(entry)
         self._tally.enter(entry)
         if message.redelivery_count or now - partition.connected_at < self.options.fresh_s:
@@ -272,7 +289,7 @@ class Lanes:
             self._redelivery.fetch_soon(partition, lane)
             self._reconsider(partition, lane, now)
         else:
-            self._forget(partition, lane)
+            self._tally.forget(partition, lane)
 
     def _reconsider(self, partition: Partition, lane: Lane, now: float) -> None:
         """The head is another one, or is here again: let it have its turn, or wait for it."""
@@ -286,7 +303,8 @@ class Lanes:
         self._tally.move(entry, State.BACKOFF)
         entry.due = now + delay_s
         if entry.lane:
-            self._timers.set(entry.due, Due.BACKOFF, entry.lane, entry, entry.due)
+            lead_s = 0.0 if entry.is_condemned else self.options.lead_s
+            self._timers.set(entry.due - lead_s, Due.BACKOFF, entry.lane, entry, entry.due)
             self._tally.weigh(entry.lane)
 
     def _await(self, partition: Partition, lane: Lane, patience_s: float, now: float) -> None:
@@ -315,14 +333,16 @@ class Lanes:
             return
         if entry.is_condemned:
             self._dead_letter(entry)
-        elif entry.stays or lane in self._tally.full or not self._tally.is_receiving:
+        elif not (entry.stays or lane in self._tally.full or not self._tally.is_receiving):
+            partition.due_heads.append(entry)
+        elif now < due:
+            self._timers.set(due, Due.BACKOFF, lane, entry, due)
+        else:
             # It could not come back now: try again what is in hand. The broker's count knows
             # nothing of that, so the entry stays here until it is done.
             entry.stays = True
             self._tally.move(entry, State.HELD)
             self._reconsider(partition, lane, now)
-        else:
-            partition.due_heads.append(entry)
 
     def _dead_letter(self, entry: Entry) -> None:
         self._tally.move(entry, State.DEAD_LETTERING)
@@ -337,7 +357,7 @@ class Lanes:
         if is_over or lane.awaited_until != until:
             return
         remaining_s = until - partition.received_s
-        if remaining_s > 0:
+        if remaining_s > ROUNDING_S:
             self._timers.set(now + remaining_s, Due.AWAIT, lane, entry, until)
         elif lane.is_given_back:
             self._presume_done(partition, lane, now)
@@ -350,8 +370,16 @@ class Lanes:
         lane.episode += 1
         lane.awaited_until = math.inf
         self._given_back += 1
+        self._note(lane.head, lane.head.count)
         self._redelivery.give_back(partition, lane, lane.head.position)
         self._timers.set(now + self.options.forget_s, Due.FORGET, lane)
+
+    def _note(self, entry: Entry, count: int) -> None:
+        """Tell the others what the broker's count, when it is that, doesn't tell."""
+        if entry.lane and count != entry.attempt - 1:
+            note = Note(entry.position, count, entry.attempt - 1)
+            self.learn(entry.lane.partition, note)
+            self.commands.notes.append((entry.lane.partition, note))
 
     def _presume_done(self, partition: Partition, lane: Lane, now: float) -> None:
         """Later events came back without these, so they were finished elsewhere."""
@@ -365,28 +393,9 @@ class Lanes:
 
     def _forget_given_back(self, partition: Partition, lane: Lane, now: float) -> None:
         if all(entry.state is State.AWAITED for entry in lane):
-            self._forget(partition, lane)
+            self._tally.forget(partition, lane)
         else:
             self._timers.set(now + self.options.forget_s, Due.FORGET, lane)
-
-    def _drop_all_but_running(self, partition: Partition, lane: Lane) -> None:
-        head = lane.head
-        if head.state not in (State.IN_FLIGHT, State.DEAD_LETTERING):
-            self._forget(partition, lane)
-            return
-        for entry in lane:
-            if entry is not head:
-                self._tally.leave(entry)
-        lane.keep([head])
-        lane.is_given_back = lane.is_fetching = False
-        self._tally.weigh(lane)
-
-    def _forget(self, partition: Partition, lane: Lane) -> None:
-        for entry in lane:
-            self._tally.leave(entry)
-        lane.keep([])
-        self._tally.weigh(lane)
-        del partition.lanes[lane.key]
 
     def _burst(self, partition: Partition, now: float) -> None:
         positions = self._redelivery.burst(partition, now)
@@ -396,6 +405,3 @@ class Lanes:
             self._await(partition, lane, self.options.grace_s, now)
             self._tally.weigh(lane)
         self._redelivery.departed.clear()
-
-    def _acknowledge(self, number: int, message: Received) -> None:
-        self.commands.acknowledge.setdefault(number, []).append(message)

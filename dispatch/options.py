@@ -20,6 +20,9 @@ class LaneOptions:
     payload_budget_bytes: int = 256 * 1024 * 1024
     #: How long a negatively acknowledged head may take; measured, it is back after 0.134 s.
     grace_s: float = 2.0
+    #: How long before its backoff ends a head is asked for. The client takes 0.1 s at least before
+    #: it tells the broker, so none comes too early.
+    lead_s: float = 0.1
     #: How long a redelivered event that opens a lane waits for a predecessor.
     settle_s: float = 0.1
     #: For so long after a connection began every event that opens a lane waits like that.

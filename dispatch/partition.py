@@ -8,8 +8,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
+from dispatch.commands import Note
 from dispatch.lane import Entry, Lane, LaneKey
-from keylane.broker import Position
+from keylane.broker import Position, Received
 
 #: How long ids of finished events are remembered at least. Acknowledgements leave the client
 #: within 0.1 s, but the broker saves those above a hole only every 10 to 60 s: after its death it
@@ -22,33 +23,37 @@ FINISHED_KEPT: Final = 50_000
 MAX_STEP_S: Final = 0.25
 
 
-_T = TypeVar("_T", bound=Hashable)
+_K = TypeVar("_K", bound=Hashable)
+_V = TypeVar("_V")
 
 
-class Lately(Generic[_T]):
-    """A set that forgets: what was added in the last minute or two, in two generations."""
+class Lately(Generic[_K, _V]):
+    """A mapping that forgets: what was put in in the last minute or two, in two generations."""
 
     __slots__ = ("_current", "_previous", "_turned_at")
 
     def __init__(self) -> None:
-        self._current: set[_T] = set()
-        self._previous: set[_T] = set()
+        self._current: dict[_K, _V] = {}
+        self._previous: dict[_K, _V] = {}
         self._turned_at = 0.0
 
-    def add(self, item: _T) -> None:
-        self._current.add(item)
+    def put(self, key: _K, value: _V) -> None:
+        self._current[key] = value
 
-    def discard(self, item: _T) -> None:
-        self._current.discard(item)
-        self._previous.discard(item)
+    def discard(self, key: _K) -> None:
+        self._current.pop(key, None)
+        self._previous.pop(key, None)
 
-    def __contains__(self, item: _T) -> bool:
-        return item in self._current or item in self._previous
+    def get(self, key: _K) -> _V | None:
+        return self._current.get(key) or self._previous.get(key)
+
+    def __contains__(self, key: _K) -> bool:
+        return key in self._current or key in self._previous
 
     def forget_older(self, now: float) -> None:
         is_due = now - self._turned_at >= FINISHED_KEPT_S
         if is_due or len(self._current) >= FINISHED_KEPT:
-            self._previous, self._current = self._current, set()
+            self._previous, self._current = self._current, {}
             self._turned_at = now
 
 
@@ -75,10 +80,12 @@ class Partition:
     #: In the order in which their heads became heads.
     lanes: OrderedDict[LaneKey, Lane] = field(default_factory=OrderedDict)
     #: Events finished here.
-    finished: Lately[Position] = field(default_factory=Lately)
+    finished: Lately[Position, None] = field(default_factory=Lately)
     #: Keys of which a redelivered event was finished here: what comes behind it was attempted by
     #: nobody, however often the broker sent it.
-    served: Lately[LaneKey] = field(default_factory=Lately)
+    served: Lately[LaneKey, None] = field(default_factory=Lately)
+    #: What other workers told of events that they gave back.
+    notes: Lately[Position, Note] = field(default_factory=Lately)
     #: Lanes whose turn came while no attempt could start.
     withheld: list[Lane] = field(default_factory=list)
     #: Heads whose backoff is over.
@@ -99,6 +106,19 @@ class Partition:
         self.stepped_at = now
         self.finished.forget_older(now)
         self.served.forget_older(now)
+        self.notes.forget_older(now)
+
+    def attempts_before(self, key: LaneKey, message: Received) -> int:
+        """How often an event was attempted elsewhere that has no predecessor here.
+
+        It was a head wherever it has been, so the broker's count is true; unless another worker
+        knew better, or its predecessor was finished here: then it was attempted nowhere.
+        """
+        count = message.redelivery_count
+        if not count or key in self.served:
+            return 0
+        note = self.notes.get(message.position)
+        return note.attempts_at(count) if note else count
 
     def confirm(self, asked_at: float) -> None:
         if asked_at >= self.doubted_at:

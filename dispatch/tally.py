@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dispatch.lane import Entry, Lane, State
 from dispatch.options import LaneOptions
+from dispatch.partition import Partition
 from keylane.broker import Received
 
 #: What a message takes beside its payload, about: the client's object, its metadata and properties.
@@ -87,6 +88,27 @@ class Tally:
             self.full.add(lane)
         elif self.full:
             self.full.discard(lane)
+
+    def drop_all_but_running(self, partition: Partition, lane: Lane) -> None:
+        """Drop what the broker will send again if it is still ours; an attempt goes on."""
+        head = lane.head
+        if head.state not in (State.IN_FLIGHT, State.DEAD_LETTERING):
+            self.forget(partition, lane)
+            return
+        for entry in lane:
+            if entry is not head:
+                self.leave(entry)
+        lane.keep([head])
+        lane.is_given_back = lane.is_fetching = False
+        self.weigh(lane)
+
+    def forget(self, partition: Partition, lane: Lane) -> None:
+        """Drop all of it; the key has a new lane when something of it arrives."""
+        for entry in lane:
+            self.leave(entry)
+        lane.keep([])
+        self.weigh(lane)
+        del partition.lanes[lane.key]
 
     def open_gate(self, now: float, *, is_anything_ready: bool) -> bool:
         """Decide whether to receive. Closed at the limit, open again at three quarters of it.

@@ -21,6 +21,7 @@ from dispatch.connections import Connections, Subscription
 from dispatch.deadletter import AttemptHistory, DeadLetters, remember
 from dispatch.delivery import Delivery
 from dispatch.destinations.destination import Destination, ImmediateDestination
+from dispatch.handover import Handover
 from dispatch.lane import Entry
 from dispatch.lanes import Lanes
 from dispatch.metrics import WorkerMetrics
@@ -61,6 +62,8 @@ class Worker:
         timeout_s: float,
         drain_timeout_s: float,
     ) -> None:
+        self._subscription = subscription
+        self._broker = broker
         self._destination = destination
         self._immediate = destination if isinstance(destination, ImmediateDestination) else None
         self._prefetch = DEFAULT_PREFETCH
@@ -77,6 +80,7 @@ class Worker:
         self._counts = self.metrics.counts
         self._log = log.bind(destination=subscription.name, worker=subscription.consumer_name)
         self._logs_deliveries = self._log.is_enabled_for(logging.DEBUG)
+        self._handover = Handover(lanes, self._log)
         self._connections = Connections(
             subscription, broker, lanes, self._counts, self._log, self._step_soon
         )
@@ -97,6 +101,7 @@ class Worker:
         """
         tasks: list[asyncio.Future[Any]] = [self._failed]
         try:
+            await self._handover.open(self._broker, self._subscription)
             await self._connections.open(self._deliver, self._prefetch)
             self._log.info("worker.started", partitions=len(self._connections.consumers))
             look = self._connections.look_for_partitions(self._deliver, self._prefetch)
@@ -199,6 +204,8 @@ class Worker:
             consumers[partition].negative_acknowledge(positions)
         for entry in commands.dead_letter:
             self._spawn(self._dead_letter(entry))
+        if commands.notes:
+            self._handover.say(commands.notes)
 
     def _set_gate(self, now: float) -> None:
         is_open = self._lanes.may_receive(now) and not self._is_draining
@@ -342,6 +349,7 @@ class Worker:
         for task in unfinished:
             task.cancel()
         await asyncio.gather(*unfinished, return_exceptions=True)
+        self._lanes.hand_over()
         self._obey()
         if self._timer:
             self._timer.cancel()

@@ -139,6 +139,14 @@ class Consumer(Protocol):
 Deliver: TypeAlias = Callable[[int, Sequence[Received]], None]
 
 
+class Channel(Protocol):
+    """Tells everybody who listens now; what nobody hears is gone."""
+
+    def say(self, what: bytes) -> None:
+        """Never waits, never raises; lost while disconnected."""
+        ...
+
+
 class Broker(Protocol):
     """One session with the broker. Everything it opened is closed by `close`."""
 
@@ -169,6 +177,13 @@ class Broker(Protocol):
         names): unique within the subscription, the same after a restart. The first batch is handed
         over only after the caller has its consumer. `prefetch` messages may wait at the client:
         more is faster, and less lets go sooner of a key that moves. Raises `BrokerUnavailable`.
+        """
+        ...
+
+    async def channel(self, name: str, hear: Callable[[bytes], None]) -> Channel:
+        """Open a channel by name; `hear` gets on the event loop what anybody says from now on.
+
+        Also what is said through this very channel. Raises `BrokerUnavailable`.
         """
         ...
 

@@ -13,6 +13,7 @@ from typing import Final
 from keylane.broker import DEFAULT_PREFETCH, Deliver, OutgoingMessage, Position, Receipt, Received
 from keylane.errors import BrokerError, BrokerUnavailable, EventTooLarge, PublishUnconfirmed
 from keylane.memorycluster import Feed, MemoryCluster
+from keylane.names import channel_topic
 from keylane.partitionlog import MemoryMessage
 from keylane.routing import partition_of
 
@@ -187,12 +188,32 @@ class MemoryConsumer:
         self.vanish()
 
 
+class MemoryChannel:
+    """Says nothing while the cluster is down."""
+
+    def __init__(self, cluster: MemoryCluster, name: str, hear: Callable[[bytes], None]) -> None:
+        self._cluster = cluster
+        self._listeners = cluster.listeners.setdefault(name, [])
+        self._hear = hear
+        self._listeners.append(hear)
+
+    def say(self, what: bytes) -> None:
+        if self._cluster.is_up:
+            loop = asyncio.get_running_loop()
+            for hear in self._listeners:
+                loop.call_soon(hear, what)
+
+    async def close(self) -> None:
+        if self._hear in self._listeners:
+            self._listeners.remove(self._hear)
+
+
 class MemoryBroker:
     """One session with a cluster; with one of its own unless it is given one."""
 
     def __init__(self, cluster: MemoryCluster | None = None) -> None:
         self.cluster = cluster or MemoryCluster()
-        self._opened: list[MemoryPublisher | MemoryConsumer] = []
+        self._opened: list[MemoryPublisher | MemoryConsumer | MemoryChannel] = []
 
     async def partitions(self, topic: str) -> int:
         self._require_up()
@@ -220,6 +241,12 @@ class MemoryBroker:
         self.cluster.add(consumer)
         self._opened.append(consumer)
         return consumer
+
+    async def channel(self, name: str, hear: Callable[[bytes], None]) -> MemoryChannel:
+        self._require_up()
+        channel = MemoryChannel(self.cluster, channel_topic(name), hear)
+        self._opened.append(channel)
+        return channel
 
     def _require_up(self) -> None:
         if not self.cluster.is_up:

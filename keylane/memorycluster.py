@@ -110,6 +110,7 @@ class MemoryCluster:
         self.settings = settings or MemorySettings()
         self.is_up = True
         self._topics: dict[str, _Topic] = {}
+        self.listeners: dict[str, list[Callable[[bytes], None]]] = {}
         self._consumers: list[Member] = []
 
     def create_topic(self, topic: str, partitions: int = 0) -> None:

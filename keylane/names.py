@@ -41,6 +41,16 @@ def subscription_name(destination: str) -> str:
     return destination
 
 
+def channel_topic(name: str) -> str:
+    """What is said on a channel is stored nowhere: `persistent://...` becomes non-persistent."""
+    return f"non-{full_topic(name)}"
+
+
+def handover_channel(topic: str, destination: str) -> str:
+    """Where a destination's workers tell each other about events that change hands."""
+    return f"{full_topic(topic)}-{subscription_name(destination)}-handover"
+
+
 def dead_letter_topic(topic: str, destination: str) -> str:
     """Pulsar's native name, so that its own tools find it."""
     return f"{full_topic(topic)}-{subscription_name(destination)}-DLQ"

@@ -29,7 +29,8 @@ import structlog
 from keylane.broker import DEFAULT_PREFETCH, Deliver, OutgoingMessage, Position, Receipt, Received
 from keylane.clientlog import client_log_path
 from keylane.errors import BrokerUnavailable, EventTooLarge, PublishUnconfirmed
-from keylane.names import full_topic, partition_topic
+from keylane.names import channel_topic, full_topic, partition_topic
+from keylane.pulsarchannel import PulsarChannel
 from keylane.pulsarmessage import PulsarMessage
 from keylane.routing import partition_of
 
@@ -318,7 +319,7 @@ class PulsarBroker:
         self._send_timeout_s = send_timeout_s
         self._publishing: Any = None
         self._consuming: Any = None
-        self._opened: list[PulsarPublisher | PulsarConsumer] = []
+        self._opened: list[PulsarPublisher | PulsarConsumer | PulsarChannel] = []
 
     def _client(self) -> Any:
         return pulsar.Client(
@@ -371,6 +372,15 @@ class PulsarBroker:
         )
         self._opened.append(opened := PulsarConsumer(consumer, partition, deliver))
         return opened
+
+    async def channel(self, name: str, hear: Callable[[bytes], None]) -> PulsarChannel:
+        self._publishing = self._publishing or self._client()
+        self._consuming = self._consuming or self._client()
+        channel = PulsarChannel(hear)
+        self._opened.append(channel)
+        clients = self._publishing, self._consuming
+        await self._call(channel.open, *clients, channel_topic(name), pulsar.MessageId.latest)
+        return channel
 
     async def _call(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         try:

@@ -4,7 +4,7 @@ Pure: no clock, no network. A destination notes when an attempt starts and ends;
 book. What is flagged, for an attempt of a user's n-th event:
 
 - inversion: some earlier event of the user was neither answered 2xx nor dead-lettered by then;
-- overlap: another attempt of the user was running;
+- overlap: another attempt of the user was running, told for each that was;
 - duplicate: the very same stored event had been answered 2xx, or dead-lettered, before;
 - gap: an event that neither was, though a later one was attempted.
 
@@ -31,6 +31,9 @@ DeadAt: TypeAlias = Mapping[Numbered, float]
 #: An acknowledgement leaves the client within 0.1 s; what a killed process had not sent by then
 #: comes again.
 ACKNOWLEDGED_WITHIN_S = 0.5
+#: The broker's times are cut to milliseconds, so the attempt that led to a dead letter may seem to
+#: have started after it.
+DEAD_AT_RESOLUTION_S = 0.001
 #: A request that the killed process had sent may be read only so much later, on a busy machine.
 ON_ITS_WAY_S = 0.3
 
@@ -53,6 +56,8 @@ class Attempt:
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    #: Which worker sent it, where workers were given addresses of their own to tell.
+    sender: str = ""
 
     @property
     def is_delivered(self) -> bool:
@@ -206,10 +211,11 @@ class _Bench:
         missing = next(self._undone_before(n, attempt.wall_s), None)
         if missing is not None:
             yield Flag(Wrong.INVERSION, user, n, attempt, missing=missing)
-        if self._running:
-            yield Flag(Wrong.OVERLAP, user, n, attempt, self._running[0])
+        # One for each, as what explains one of them may not explain another.
+        for running in self._running:
+            yield Flag(Wrong.OVERLAP, user, n, attempt, running)
         same = [a for a in self._delivered[n] if a.position == attempt.position]
-        if same or self._is_dead(n, attempt.wall_s):
+        if same or self._is_dead(n, attempt.wall_s - DEAD_AT_RESOLUTION_S):
             yield Flag(Wrong.DUPLICATE, user, n, attempt, same[-1] if same else None)
         elif self._delivered[n]:
             self.resent += 1

@@ -319,3 +319,37 @@ async def test_a_message_is_given_back_by_its_position_alone(scene: Scene) -> No
     assert worker.received[0].redelivery_count == 1
     worker.consumer.acknowledge(worker.received)
     await scene.backlog_is(0)
+
+
+async def test_a_channel_tells_everybody_who_listens(scene: Scene, other_broker: Broker) -> None:
+    heard: list[tuple[str, bytes]] = []
+    one = await scene.broker.channel(scene.topic, lambda what: heard.append(("one", what)))
+    await other_broker.channel(scene.topic, lambda what: heard.append(("other", what)))
+
+    one.say(b"first")
+    one.say(b"second")
+
+    await until(lambda: len(heard) >= 4)
+    assert sorted(heard) == [
+        (who, what) for who in ("one", "other") for what in (b"first", b"second")
+    ]
+
+
+async def test_what_was_said_before_is_heard_by_nobody(scene: Scene, other_broker: Broker) -> None:
+    heard: list[bytes] = []
+    channel = await scene.broker.channel(scene.topic, lambda what: None)
+    channel.say(b"before")
+    await asyncio.sleep(0.1)
+
+    await other_broker.channel(scene.topic, heard.append)
+    channel.say(b"after")
+
+    await until(lambda: b"after" in heard)
+    assert heard == [b"after"]
+
+
+async def test_a_closed_brokers_channel_says_nothing_and_raises_nothing(scene: Scene) -> None:
+    channel = await scene.broker.channel(scene.topic, lambda what: None)
+    await scene.broker.close()
+
+    channel.say(b"too late")

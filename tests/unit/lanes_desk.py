@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from dispatch.commands import Note
 from dispatch.lane import Entry
 from dispatch.lanes import Lanes
 from dispatch.options import LaneOptions
@@ -46,6 +47,7 @@ class Desk:
         self.acknowledged: list[int] = []
         self.returned: list[int] = []
         self.dead: list[Entry] = []
+        self.notes: list[Note] = []
         # Past the time in which everything that opens a lane settles.
         self.wait(10)
 
@@ -66,6 +68,7 @@ class Desk:
         self.acknowledged += [m.position[1] for m in commands.acknowledge.get(0, ())]
         self.returned += [p[1] for p in commands.negative_acknowledge.get(0, ())]
         self.dead += commands.dead_letter
+        self.notes += [note for _, note in commands.notes]
         if self.verifies:
             verify(self.lanes)
         return sorted(self.running)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dispatch.commands import Note
 from tests.unit.lanes_desk import Arrival, Desk
 
 
@@ -96,3 +97,63 @@ def test_an_event_that_was_retried_from_here_stays_until_it_is_done() -> None:
     assert desk.lanes.statistics(desk.now).is_receiving
     assert desk.returned == []
     assert desk.running[1].attempt == 3
+
+
+def give_back_with_tail(desk: Desk) -> None:
+    """Ada's 1 failed and was sent back, did not return, and 2 and 3 were given back after it."""
+    desk.arrive("Ada", 1, 2, 3)
+    desk.fail(1)
+    desk.wait(3.5)
+    assert desk.returned == [1, 2, 3]
+
+
+def notes(desk: Desk) -> list[tuple[int, int, int]]:
+    return [(note.position[1], note.redeliveries, note.attempts) for note in desk.notes]
+
+
+def test_nothing_is_told_of_an_event_that_the_broker_counted_right() -> None:
+    desk = Desk()
+    give_back_with_tail(desk)
+    assert notes(desk) == []
+
+
+def test_a_head_that_was_given_back_before_is_told_of_when_it_fails_and_when_it_moves() -> None:
+    desk = Desk()
+    come_back(desk, 1, count=1)
+    come_back(desk, 2, count=2)
+    desk.deliver(1)
+    desk.fail(2)
+    assert notes(desk) == [(2, 3, 1)]
+    desk.wait(3.5)
+    assert notes(desk) == [(2, 3, 1), (2, 3, 1)]
+
+
+def test_what_another_worker_tells_counts() -> None:
+    desk = Desk()
+    desk.lanes.learn(0, Note((1, 2, -1), redeliveries=3, attempts=1))
+    come_back(desk, 2, count=3)
+    assert desk.running[2].attempt == 2
+
+
+def test_attempts_after_the_note_count_too_and_lost_counts_do_no_harm() -> None:
+    desk = Desk()
+    desk.lanes.learn(0, Note((1, 2, -1), redeliveries=3, attempts=1))
+    desk.lanes.learn(0, Note((1, 3, -1), redeliveries=3, attempts=1))
+    come_back(desk, 2, count=5)
+    come_back(desk, 3, count=1, key="Bob")
+    assert desk.running[2].attempt == 4
+    assert desk.running[3].attempt == 1
+
+
+def test_a_worker_that_leaves_tells_of_what_it_retried_from_its_own_memory() -> None:
+    desk = Desk(concurrency=1, lane_share=1)
+    for number in range(1, 10):
+        desk.arrive(f"user-{number}", number)
+    desk.fail(1, delay_s=0.2)
+    desk.wait(0.5)
+    for number in range(2, 10):
+        desk.deliver(number)
+    desk.fail(1)
+    desk.lanes.hand_over()
+    desk.step()
+    assert notes(desk)[-1] == (1, 0, 2)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from tests.unit.lanes_desk import Arrival, Desk
 
 
-def deep_desk(events: int, **options: int) -> Desk:
+def deep_desk(events: int) -> Desk:
     """Ada's events 1 to n have arrived; the first one failed and backs off for a second."""
-    desk = Desk(**({"lane_payload_events": 4} | options))
+    desk = Desk(lane_payload_events=4)
     desk.arrive("Ada", *range(1, events + 1))
     desk.fail(1)
     return desk
