@@ -41,6 +41,8 @@ class Entry:
     without an attempt, because the head went elsewhere. `stays` says that it was retried from here
     without the broker's knowledge, and that its attempts are therefore all made here.
     `is_condemned` says that it was given up but isn't confirmed in the dead-letter topic yet.
+    `is_stray` says that it was being attempted when the connection was lost, and that the broker has
+    not sent it again since: it may be another worker's by now.
     `context` belongs to the shell: what it wants to remember from one attempt to the next.
     """
 
@@ -52,6 +54,7 @@ class Entry:
         "due",
         "given_back_in",
         "is_condemned",
+        "is_stray",
         "lane",
         "message",
         "payload_bytes",
@@ -73,6 +76,7 @@ class Entry:
         self.given_back_in = 0
         self.stays = False
         self.is_condemned = False
+        self.is_stray = False
         self.context: object = None
 
     @property

@@ -202,6 +202,9 @@ class Lanes:
                 partition.is_receiving = is_open
         return is_open
 
+    def events_in_hand(self) -> int:
+        return sum(self._tally.counts)
+
     def full_keys(self) -> list[LaneKey]:
         """Keys whose lanes are at `max_lane_events`."""
         return [lane.key for lane in self._tally.full]
@@ -260,6 +263,7 @@ class Lanes:
         # Beyond what we gave back ourselves, somebody else attempted it in the meantime.
         entry.attempts_elsewhere += max(0, message.redelivery_count - entry.count)
         entry.count = message.redelivery_count
+        entry.is_stray = False
         if entry.state is State.PAGED:
             return
         entry.message = message
@@ -333,7 +337,7 @@ class Lanes:
             return
         if entry.is_condemned:
             self._dead_letter(entry)
-        elif not (entry.stays or lane in self._tally.full or not self._tally.is_receiving):
+        elif entry.is_stray or not self._must_stay(entry):
             partition.due_heads.append(entry)
         elif now < due:
             self._timers.set(due, Due.BACKOFF, lane, entry, due)
@@ -343,6 +347,9 @@ class Lanes:
             entry.stays = True
             self._tally.move(entry, State.HELD)
             self._reconsider(partition, lane, now)
+
+    def _must_stay(self, entry: Entry) -> bool:
+        return entry.stays or entry.lane in self._tally.full or not self._tally.is_receiving
 
     def _dead_letter(self, entry: Entry) -> None:
         self._tally.move(entry, State.DEAD_LETTERING)

@@ -13,6 +13,7 @@ import uvloop
 
 from dispatch.connections import Subscription
 from dispatch.destinations.kinds import open_destination
+from dispatch.garbage import collect_when_idle, defer_full_collections
 from dispatch.lanes import Lanes
 from dispatch.options import LaneOptions
 from dispatch.probes import Probes
@@ -50,6 +51,7 @@ def run(name: str, settings: Settings) -> int:
 
 def run_one(name: str, settings: Settings, index: int) -> None:
     """Be one worker of this command, the `index`-th, until a signal or the parent's end."""
+    defer_full_collections()
     uvloop.run(_run_one(name, settings, index))
 
 
@@ -100,11 +102,12 @@ async def deliver(
     options = settings.dispatch
     destination = open_destination(settings.destinations[name], options)
     policy = _policy(options)
+    lanes = Lanes(_lane_options(options))
     worker = Worker(
         Subscription(settings.topic, name, consumer_name),
         broker,
         destination,
-        Lanes(_lane_options(options)),
+        lanes,
         policy,
         timeout_s=options.timeout_s,
         drain_timeout_s=options.drain_timeout_s,
@@ -119,9 +122,11 @@ async def deliver(
         admin_url=url,
         longest_hold_up_s=round(policy.worst_case_s()),
     )
+    collecting = asyncio.create_task(collect_when_idle(lanes.events_in_hand))
     try:
         await worker.run(stop)
     finally:
+        collecting.cancel()
         await probes.close()
 
 

@@ -87,9 +87,11 @@ class Redelivery:
         if lane is None:
             raise AssertionError("an entry without a lane was sent back")
         lane.paged -= entry.state is State.PAGED
-        burst.append(entry.position)
-        # The broker counts every negative acknowledgement.
-        entry.count += 1
+        # What may be another's is not ours to give back: we wait whether it comes.
+        if not entry.is_stray:
+            burst.append(entry.position)
+            # The broker counts every negative acknowledgement.
+            entry.count += 1
         self._tally.drop_payload(entry, State.AWAITED)
         if entry is lane.head:
             self.departed.append(lane)

@@ -95,6 +95,7 @@ class Tally:
         if head.state not in (State.IN_FLIGHT, State.DEAD_LETTERING):
             self.forget(partition, lane)
             return
+        head.is_stray = True
         for entry in lane:
             if entry is not head:
                 self.leave(entry)

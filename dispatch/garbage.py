@@ -1,0 +1,34 @@
+"""Keeps Python's garbage collector from walking all events in hand in the middle of the work.
+
+With 500,000 of them a full collection took up to 0.8 s, in which nobody was delivered to. The lanes
+break their own cycles, so what they drop is free at once; what libraries leave behind is collected
+here while little is in hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable
+from typing import Final
+
+#: How often, and below how many events in hand: a full collection takes some 10 ms then.
+COLLECT_EVERY_S: Final = 60.0
+COLLECT_BELOW_EVENTS: Final = 10_000
+_NEVER: Final = 1_000_000
+
+
+def defer_full_collections() -> None:
+    """Collect the young as always, the old never by itself."""
+    gc.collect()
+    gc.freeze()
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, _NEVER)
+
+
+async def collect_when_idle(events_in_hand: Callable[[], int]) -> None:
+    """Collect everything every minute in which few events are in hand; for ever."""
+    while True:
+        await asyncio.sleep(COLLECT_EVERY_S)
+        if events_in_hand() < COLLECT_BELOW_EVENTS:
+            gc.collect()
