@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from keylane.broker import Consumer, Deliver, OutgoingMessage, Position, Publisher, Receipt
+from keylane.broker import Channel, Consumer, Deliver, OutgoingMessage, Position, Publisher, Receipt
 from keylane.errors import BrokerUnavailable
 
 
@@ -91,6 +91,9 @@ class FakeBroker:
         *,
         prefetch: int = 1,
     ) -> Consumer:
+        raise BrokerUnavailable
+
+    async def channel(self, name: str, hear: Callable[[bytes], None]) -> Channel:
         raise BrokerUnavailable
 
     async def close(self) -> None:

@@ -22,8 +22,9 @@ from dispatch.worker import Worker
 from keylane.broker import Received
 from keylane.errors import BrokerUnavailable, ContractError
 from keylane.event import Event, to_message
-from keylane.memory import MemoryBroker
+from keylane.memory import MemoryBroker, MemoryConsumer
 from keylane.memorycluster import MemoryCluster
+from keylane.names import handover_channel
 from tests.waiting import until
 
 DEAD = "events-crm-DLQ"
@@ -69,12 +70,14 @@ class Site:
         self.worker: Worker
         self.running: asyncio.Task[None]
 
-    async def start(self, destination: Destination | ImmediateDestination) -> None:
+    async def start(
+        self, destination: Destination | ImmediateDestination, lease_s: float = 20.0
+    ) -> None:
         self.worker = Worker(
             Subscription("events", "crm", "worker-1"),
             self.broker,
             destination,
-            Lanes(LaneOptions(fresh_s=0)),
+            Lanes(LaneOptions(fresh_s=0, lease_s=lease_s)),
             RetryPolicy(
                 max_attempts=2,
                 max_age_s=1000,
@@ -242,6 +245,62 @@ async def test_a_worker_without_its_connection_is_not_ready_and_says_why(site: S
     await until(lambda: not site.worker.unready_reasons())
     await site.publish("Ada", "1")
     await site.everything_is_done()
+
+
+async def test_nothing_starts_while_the_broker_does_not_answer(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destination = Scripted(delivered)
+    await site.start(destination, lease_s=0.2)
+    answers = asyncio.Event()
+    confirm = MemoryConsumer.confirm
+
+    async def ask(consumer: MemoryConsumer) -> None:
+        if not answers.is_set():
+            raise BrokerUnavailable
+        await confirm(consumer)
+
+    monkeypatch.setattr(MemoryConsumer, "confirm", ask)
+    with capture_logs() as lines:
+        await until(lambda: len(site.worker.unready_reasons()) == 1)
+        await site.publish("Ada", "1")
+        await until(lambda: site.worker.metrics.counts.received == 1)
+        assert destination.attempts == []
+        assert "has not answered lately" in site.worker.unready_reasons()[0]
+        answers.set()
+        await site.everything_is_done()
+    assert destination.attempts == ["Ada:1:1"]
+    await until(lambda: not site.worker.unready_reasons())
+    told = [line["event"] for line in lines if line["event"].startswith("connection.")]
+    assert {"connection.unsure", "connection.sure"} <= set(told)
+
+
+async def test_a_note_that_can_not_be_read_harms_nobody(site: Site) -> None:
+    destination = Scripted(delivered)
+    await site.start(destination)
+    channel = await site.broker.channel(handover_channel("events", "crm"), lambda _: None)
+    with capture_logs() as lines:
+        for nonsense in (b"", b"{", b"7", b"[[1]]", b'[[0, "x", 1, 1]]', b"[[0, [1, 2], 1, 1]]"):
+            channel.say(nonsense)
+        await site.publish("Ada", "1")
+        await site.everything_is_done()
+    assert destination.attempts == ["Ada:1:1"]
+    assert len([line for line in lines if line["event"] == "handover.unreadable"]) == 6
+
+
+async def test_without_a_channel_everything_is_delivered(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(broker: MemoryBroker, name: str, hear: object) -> None:
+        raise BrokerUnavailable
+
+    monkeypatch.setattr(MemoryBroker, "channel", refuse)
+    destination = Scripted(delivered)
+    with capture_logs() as lines:
+        await site.start(destination)
+        await site.publish("Ada", "1")
+        await site.everything_is_done()
+    assert "handover.unavailable" in [line["event"] for line in lines]
 
 
 async def test_a_worker_whose_step_breaks_ends_instead_of_standing_still(
