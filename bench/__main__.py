@@ -1,4 +1,7 @@
-"""`python -m bench`: measure everything once, print a table, write JSON."""
+"""`python -m bench`: measure everything once, print a table, write JSON.
+
+`python -m bench depth cost` measures these parts only.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,24 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import orjson
 
 from bench import admin, machine, report
+from bench.cost import Cost
+from bench.depth import Depth
 from bench.drain import Drain
 from bench.errors import BenchError
+from bench.failing import Failing
 from bench.figures import Figure
 from bench.latency import Latency, rates_to_measure, receiver_url
 from bench.parts import receiver
 from bench.produce import Produce
-from bench.scale import FULL, QUICK
+from bench.scale import FULL, QUICK, Scale
+from bench.slow import Slow
 from bench.stage import Stage
 from bench.webhook import Webhooks, start_receiver
 from keylane.errors import KeylaneError
@@ -29,31 +36,45 @@ from operate.broker.local import start_local_broker
 from operate.exits import DONE, FAILED, INTERRUPTED, exit_code_of
 from operate.interrupt import sigterm_is_ctrl_c
 
-OUTPUT: Final = Path("results/bench.json")
+RESULTS: Final = Path("results")
+#: Needs no broker, and is measured when that is gone.
+COST: Final = "cost"
 
 
-def _arguments() -> argparse.Namespace:
+def read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """Of the command line; exits with a message if they are wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Measure Keylane beside the bare clients, on a local Apache Pulsar.",
         epilog="The ratio is what counts: figures of different machines, or of one at different "
         "times, can't be compared. Run it on a machine that does nothing else.",
     )
-    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"JSON file ({OUTPUT})")
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help=f"what is measured: {', '.join([*PARTS, COST])}; without any everything",
+    )
+    parser.add_argument("--output", type=Path, help=f"JSON file ({RESULTS}/bench.json)")
     parser.add_argument("--quick", action="store_true", help="show that it runs; measures nothing")
     parser.add_argument(
         "--check", action="store_true", help="exit with 1 if a ratio is below what is accepted"
     )
     parser.add_argument("--service-url", help="a broker that runs, beside --admin-url")
     parser.add_argument("--admin-url", help="its admin interface; none is asked for a token")
-    arguments = parser.parse_args()
-    if bool(arguments.service_url) != bool(arguments.admin_url):
+    read = parser.parse_args(arguments)
+    if bool(read.service_url) != bool(read.admin_url):
         parser.error("--service-url and --admin-url belong together")
-    return arguments
+    if unknown := [part for part in read.parts if part not in (*PARTS, COST)]:
+        parser.error(f"no such part: {', '.join(unknown)}")
+    name = "-".join(["bench", *read.parts])
+    read.output = read.output or RESULTS / f"{name}.json"
+    read.parts = read.parts or [*PARTS, COST]
+    return read
 
 
 def main() -> int:
-    arguments = _arguments()
+    arguments = read_arguments(sys.argv[1:])
     try:
         with sigterm_is_ctrl_c():
             return _run(arguments)
@@ -70,10 +91,15 @@ def main() -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
-    with _stage(arguments) as stage:
-        facts = machine.facts(stage.admin_url)
-        figures = _measure(stage)
-    tree = report.as_tree(figures, facts, stage.scale, time.monotonic() - began)
+    scale = QUICK if arguments.quick else FULL
+    facts, figures = machine.facts(), []
+    if parts := [part for part in PARTS if part in arguments.parts]:
+        with _stage(arguments, scale) as stage:
+            facts["broker"] = admin.version(stage.admin_url)
+            figures += [figure for part in parts for figure in PARTS[part](stage)]
+    if COST in arguments.parts:
+        figures += Cost(scale, _tell).run()
+    tree = report.as_tree(figures, facts, scale, time.monotonic() - began)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_bytes(orjson.dumps(tree, option=orjson.OPT_INDENT_2) + b"\n")
     print(report.as_table(figures, facts))
@@ -82,7 +108,8 @@ def _run(arguments: argparse.Namespace) -> int:
     return FAILED if arguments.check and is_missed else DONE
 
 
-def _measure(stage: Stage) -> list[Figure]:
+def _flow(stage: Stage) -> list[Figure]:
+    """What comes in, what goes out and how long it takes, when nothing fails."""
     produce = Produce(stage)
     figures = [*produce.run(), *Drain(stage).run()]
     with start_receiver() as target:
@@ -96,9 +123,31 @@ def _measure(stage: Stage) -> list[Figure]:
     return sorted(figures, key=lambda figure: figure.section == "memory")
 
 
+def _depth(stage: Stage) -> list[Figure]:
+    with start_receiver() as target:
+        return Depth(stage, target, receiver_url(target.hear(receiver.Listening).port)).run()
+
+
+def _failing(stage: Stage) -> list[Figure]:
+    with start_receiver() as target:
+        return Failing(stage, target, receiver_url(target.hear(receiver.Listening).port)).run()
+
+
+def _slow(stage: Stage) -> list[Figure]:
+    return Slow(stage).run()
+
+
+#: In the order in which they are measured.
+PARTS: Final[dict[str, Callable[[Stage], list[Figure]]]] = {
+    "flow": _flow,
+    "depth": _depth,
+    "failing": _failing,
+    "slow": _slow,
+}
+
+
 @contextlib.contextmanager
-def _stage(arguments: argparse.Namespace) -> Iterator[Stage]:
-    scale = QUICK if arguments.quick else FULL
+def _stage(arguments: argparse.Namespace, scale: Scale) -> Iterator[Stage]:
     with _folder() as folder, _broker(arguments) as (service_url, admin_url):
         stage = Stage(service_url, admin_url, scale, folder, _tell)
         try:

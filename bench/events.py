@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 PAYLOAD_BYTES: Final = 100
+#: From this number on the receiver answers 500, always.
+FAILING: Final = 4_000_000_000
+#: From this number on it answers late.
+SLOW: Final = 8_000_000_000
 _HEAD: Final = '{"n":"%010d","pad":"'
 _TAIL: Final = '"}'
 _NUMBER: Final = slice(6, 16)
@@ -20,9 +24,9 @@ def number_in(body: bytes) -> int:
     return int(body[_NUMBER])
 
 
-def user(number: int, users: int) -> str:
+def user(number: int, users: int, kind: str = "user") -> str:
     # All of one length, so that all bodies of a kind are.
-    return f"user-{number % users:06d}"
+    return f"{kind}-{number % users:06d}"
 
 
 def body(first: int, count: int, users: int) -> bytes:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Final
 
@@ -91,6 +91,12 @@ class Figure:
     is_more_better: bool = False
     at_least: float | None = None
     """The ratio that is accepted on an idle machine."""
+    at_most: float | None = None
+    """The same where less is better."""
+    value_at_most: float | None = None
+    """The value itself that is accepted."""
+    details: Mapping[str, float] = field(default_factory=dict)
+    """What the value is made of; told in the JSON only."""
 
     @property
     def value(self) -> float:
@@ -106,4 +112,8 @@ class Figure:
 
     @property
     def is_accepted(self) -> bool:
-        return self.at_least is None or self.ratio >= self.at_least
+        return (
+            (self.at_least is None or self.ratio >= self.at_least)
+            and (self.at_most is None or self.ratio <= self.at_most)
+            and (self.value_at_most is None or self.value <= self.value_at_most)
+        )

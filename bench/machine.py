@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from bench import admin
 from bench.figures import UNKNOWN
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -53,7 +52,7 @@ def own_peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _MIB
 
 
-def facts(admin_url: str) -> dict[str, Any]:
+def facts() -> dict[str, Any]:
     return {
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3, 1),
@@ -61,7 +60,6 @@ def facts(admin_url: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "keylane": version("keylane"),
         "pulsar_client": version("pulsar-client"),
-        "broker": admin.version(admin_url),
         "load_average_at_start": round(os.getloadavg()[0], 2),
         "started_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     }

@@ -158,7 +158,9 @@ def sums(text: str) -> dict[str, float]:
     return found
 
 
-def run_part(part: ModuleType, options: msgspec.Struct, result: type[T]) -> T:
+def run_part(
+    part: ModuleType, options: msgspec.Struct, result: type[T], within_s: float = _PART_WITHIN_S
+) -> T:
     """Run one part to its end, and return what it tells."""
     try:
         done = subprocess.run(
@@ -167,11 +169,11 @@ def run_part(part: ModuleType, options: msgspec.Struct, result: type[T]) -> T:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             start_new_session=True,  # a Ctrl-C is ours to handle
-            timeout=_PART_WITHIN_S,
+            timeout=within_s,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise BenchError(f"{part.__name__} took more than {_PART_WITHIN_S:g} s") from error
+        raise BenchError(f"{part.__name__} took more than {within_s:g} s") from error
     if done.returncode:
         said = _last_lines(done.stderr.decode(errors="replace"))
         raise BenchError(f"{part.__name__} failed. It wrote last:{said}")

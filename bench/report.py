@@ -45,9 +45,20 @@ def _figure(figure: Figure) -> dict[str, Any]:
             "rounds": [_known(value) for value in figure.yardstick_rounds],
         }
         tree["ratio"] = _known(figure.ratio)
-    if figure.at_least is not None:
-        tree["accepted"] = {"ratio_at_least": figure.at_least, "is_met": figure.is_accepted}
+    if limits := _limits(figure):
+        tree["accepted"] = {**limits, "is_met": figure.is_accepted}
+    if figure.details:
+        tree["details"] = {name: _known(value) for name, value in figure.details.items()}
     return tree
+
+
+def _limits(figure: Figure) -> dict[str, float]:
+    limits = {
+        "ratio_at_least": figure.at_least,
+        "ratio_at_most": figure.at_most,
+        "value_at_most": figure.value_at_most,
+    }
+    return {name: limit for name, limit in limits.items() if limit is not None}
 
 
 def _known(value: float) -> float | None:
@@ -90,9 +101,13 @@ def _row(figure: Figure) -> tuple[str, ...]:
 
 
 def _verdict(figure: Figure) -> str:
-    if figure.at_least is None:
+    limits = [
+        f"{name.partition('_')[2].replace('_', ' ')} {limit:g}"
+        for name, limit in _limits(figure).items()
+    ]
+    if not limits:
         return ""
-    return f"{'met' if figure.is_accepted else 'MISSED'}: at least {figure.at_least:g}"
+    return f"{'met' if figure.is_accepted else 'MISSED'}: {', '.join(limits)}"
 
 
 def number(value: float, places: int = 1) -> str:

@@ -28,6 +28,23 @@ class Scale:
     """Of all rounds together."""
     latency_rate: float
     """Events a second at most for the figure that runs of different machines share."""
+    steady_s: float
+    """Of one round of healthy users' events at a rate that leaves room."""
+    steady_rate: float
+    burst: int
+    """Healthy users' events sent at once, in one round."""
+    depths: tuple[int, ...]
+    """Events of one stuck user."""
+    slow_s: float
+    """After which slow users are answered."""
+    known_users: tuple[int, ...]
+    """Users that had events before; nearly all are idle."""
+    held_up_lanes: tuple[int, ...]
+    """Users whose first event failed and waits for its next attempt."""
+    lane_events: tuple[int, ...]
+    """Events of one user that are held."""
+    cost_events: int
+    """That the scheduler's cost is measured with."""
 
 
 FULL: Final = Scale(
@@ -38,6 +55,15 @@ FULL: Final = Scale(
     http_events=20_000,
     latency_s=10.0,
     latency_rate=500.0,
+    steady_s=5.0,
+    steady_rate=500.0,
+    burst=20_000,
+    depths=(1_000, 10_000, 100_000, 500_000),
+    slow_s=30.0,
+    known_users=(100, 1_000, 10_000, 100_000, 1_000_000),
+    held_up_lanes=(100, 1_000, 10_000, 100_000, 1_000_000),
+    lane_events=(1, 10, 100, 1_000, 10_000, 100_000),
+    cost_events=100_000,
 )
 #: Shows that everything runs; its figures mean nothing.
 QUICK: Final = Scale(
@@ -48,6 +74,15 @@ QUICK: Final = Scale(
     http_events=500,
     latency_s=0.6,
     latency_rate=50.0,
+    steady_s=0.6,
+    steady_rate=50.0,
+    burst=500,
+    depths=(100, 1_000),
+    slow_s=2.0,
+    known_users=(100, 100_000),
+    held_up_lanes=(100, 1_000),
+    lane_events=(1, 1_000),
+    cost_events=20_000,
 )
 
 

@@ -37,6 +37,10 @@ class Options(msgspec.Struct):
     as_ingest: bool = False
     #: So many events; 0 is as many as go into the time.
     count: int = 0
+    #: Number of the first event.
+    first: int = 0
+    #: What the users' names begin with.
+    kind: str = "user"
     warm_s: float = 0.0
     measure_s: float = 0.0
 
@@ -48,7 +52,9 @@ class Result(msgspec.Struct):
     peak_mib: float
 
 
-class _Confirmed:
+class Confirmed:
+    """What the broker said of all that was sent."""
+
     def __init__(self) -> None:
         self.count = 0
         self.failure: str | None = None
@@ -62,7 +68,7 @@ class _Confirmed:
 class _Mark:
     """Where things stand at a moment, and what happened since an earlier one."""
 
-    def __init__(self, confirmed: _Confirmed) -> None:
+    def __init__(self, confirmed: Confirmed) -> None:
         self._confirmed = confirmed.count
         self._at = time.monotonic()
         self._cpu_s = time.process_time()
@@ -77,55 +83,69 @@ class _Mark:
 
 
 def _messages(options: Options) -> Iterator[OutgoingMessage]:
-    numbers: Iterable[int] = range(options.count) if options.count else itertools.count()
+    numbers: Iterable[int] = itertools.count(options.first)
+    if options.count:
+        numbers = range(options.first, options.first + options.count)
     for number in numbers:
-        key = user(number, options.users)
+        key = user(number, options.users, options.kind)
         if options.as_ingest:
-            now_ms = time.time_ns() // 1_000_000
-            event = Event(new_event_id(), key, payload(number), accepted_at_ms=now_ms)
-            yield to_message(event)
+            yield message_of_ingest(number, key)
         else:
             yield OutgoingMessage(key, payload(number), {}, 0)
 
 
-class _Sender:
-    def __init__(self, producers: list[Any], confirmed: _Confirmed) -> None:
-        self._producers = producers
-        self._confirmed = confirmed
+def message_of_ingest(number: int, key: str) -> OutgoingMessage:
+    """An event that is accepted now."""
+    now_ms = time.time_ns() // 1_000_000
+    return to_message(Event(new_event_id(), key, payload(number), accepted_at_ms=now_ms))
+
+
+class Sender:
+    """One unbatched producer a partition, which may have as many under way as the client allows."""
+
+    def __init__(self, client: Any, topic: str, partitions: int) -> None:
+        self._producers = [
+            client.create_producer(
+                partition_topic(topic, partition), batching_enabled=False, block_if_queue_full=True
+            )
+            for partition in range(partitions)
+        ]
+        self.confirmed = Confirmed()
         self._sent = 0
 
-    def send_all(self, messages: Iterable[OutgoingMessage]) -> None:
-        for message in messages:
-            self._sent += 1
-            producer = self._producers[partition_of(message.key, len(self._producers))]
-            producer.send_async(
-                message.value,
-                self._confirmed,
-                partition_key=message.key,
-                properties=message.properties or None,
-                event_timestamp=message.event_time_ms or None,
-            )
+    def send(self, message: OutgoingMessage) -> None:
+        self._sent += 1
+        producer = self._producers[partition_of(message.key, len(self._producers))]
+        producer.send_async(
+            message.value,
+            self.confirmed,
+            partition_key=message.key,
+            properties=message.properties or None,
+            event_timestamp=message.event_time_ms or None,
+        )
 
     def wait_confirmed(self) -> None:
         """Raises `BenchError` unless all that was sent is confirmed in time."""
         deadline = time.monotonic() + _CONFIRMED_WITHIN_S
-        while self._confirmed.count < self._sent and time.monotonic() < deadline:
+        confirmed = self.confirmed
+        while confirmed.count < self._sent and time.monotonic() < deadline:
             time.sleep(0.002)
-        if self._confirmed.count < self._sent or self._confirmed.failure:
+        if confirmed.count < self._sent or confirmed.failure:
             raise BenchError(
-                f"{self._confirmed.count} of {self._sent} events were confirmed; "
-                f"{self._confirmed.failure}"
+                f"{confirmed.count} of {self._sent} events were confirmed; {confirmed.failure}"
             )
 
 
-def _send_all(sender: _Sender, options: Options, confirmed: _Confirmed) -> Result:
-    began = _Mark(confirmed)
-    sender.send_all(_messages(options))
+def _send_all(sender: Sender, options: Options) -> Result:
+    began = _Mark(sender.confirmed)
+    for message in _messages(options):
+        sender.send(message)
     sender.wait_confirmed()
-    return _Mark(confirmed).since(began)
+    return _Mark(sender.confirmed).since(began)
 
 
-def _send_for_a_time(sender: _Sender, options: Options, confirmed: _Confirmed) -> Result:
+def _send_for_a_time(sender: Sender, options: Options) -> Result:
+    confirmed = sender.confirmed
     marks: list[_Mark] = []
     messages = _messages(options)
     over = threading.Event()
@@ -139,7 +159,8 @@ def _send_for_a_time(sender: _Sender, options: Options, confirmed: _Confirmed) -
 
     threading.Thread(target=watch).start()
     while not over.is_set():
-        sender.send_all(itertools.islice(messages, _TURN))
+        for message in itertools.islice(messages, _TURN):
+            sender.send(message)
     sender.wait_confirmed()
     began, ended = marks
     return ended.since(began)
@@ -147,18 +168,9 @@ def _send_for_a_time(sender: _Sender, options: Options, confirmed: _Confirmed) -
 
 def _run(options: Options) -> Result:
     client = child.pulsar_client(options.service_url)
-    producers = [
-        client.create_producer(
-            partition_topic(options.topic, partition),
-            batching_enabled=False,
-            block_if_queue_full=True,
-        )
-        for partition in range(options.partitions)
-    ]
-    confirmed = _Confirmed()
     send = _send_all if options.count else _send_for_a_time
     try:
-        return send(_Sender(producers, confirmed), options, confirmed)
+        return send(Sender(client, options.topic, options.partitions), options)
     finally:
         client.close()
 

@@ -1,7 +1,8 @@
 """The receiver of webhooks: answers 200 at once and notes when which event arrived.
 
 Told by lines on standard input: `Expect` is answered when so many events have arrived since,
-`Take` with the numbers and moments of all that did since the last `Expect`.
+`Take` with the numbers and moments of all that did since the last `Expect`, `Count` at once.
+An event's number says whether it fails or is answered late; such events are only counted.
 """
 
 from __future__ import annotations
@@ -12,22 +13,25 @@ import sys
 import threading
 import time
 from array import array
-from typing import cast
+from typing import TypeAlias, cast
 
 import httptools
 import msgspec
 import uvloop
 from typing_extensions import override
 
-from bench.events import number_in
+from bench.events import FAILING, SLOW, number_in
 from bench.machine import cpu_s
 from bench.parts import child
 
 _ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+_FAILURE = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n"
 
 
 class Options(msgspec.Struct):
     host: str
+    #: After so long what is slow is answered.
+    slow_s: float = 0.0
 
 
 class Listening(msgspec.Struct):
@@ -35,13 +39,23 @@ class Listening(msgspec.Struct):
 
 
 class Expect(msgspec.Struct, tag=True):
+    #: 0 for no word of it.
     count: int
     #: Whose CPU is measured from the first arrival to the last; 0 for nobody's.
     pid: int = 0
+    #: Events with lower numbers are left over from before and aren't noted.
+    first: int = 0
 
 
 class Take(msgspec.Struct, tag=True):
     pass
+
+
+class Count(msgspec.Struct, tag=True):
+    pass
+
+
+Order: TypeAlias = Expect | Take | Count
 
 
 class Arrived(msgspec.Struct):
@@ -57,6 +71,14 @@ class Taken(msgspec.Struct):
     moments: list[float]
 
 
+class Counted(msgspec.Struct):
+    """Arrivals since the last `Expect`, and attempts since the start."""
+
+    arrived: int
+    failed: int
+    slow: int
+
+
 class Log:
     """All arrivals since the last `Expect`."""
 
@@ -65,15 +87,26 @@ class Log:
         self._moments = array("d")
         self._expected = Expect(0)
         self._cpu: tuple[float, float] = 0.0, 0.0
+        self.failed = 0
+        self.slow = 0
 
-    def obey(self, order: Expect | Take) -> None:
-        if isinstance(order, Take):
-            child.tell(Taken(self._numbers.tolist(), self._moments.tolist()))
-            return
-        self._expected = order
-        self._numbers, self._moments = array("q"), array("d")
+    def obey(self, order: Order) -> None:
+        match order:
+            case Take():
+                child.tell(Taken(self._numbers.tolist(), self._moments.tolist()))
+            case Count():
+                child.tell(Counted(self.arrived, self.failed, self.slow))
+            case Expect():
+                self._expected = order
+                self._numbers, self._moments = array("q"), array("d")
+
+    @property
+    def arrived(self) -> int:
+        return len(self._numbers)
 
     def arrive(self, number: int) -> None:
+        if number < self._expected.first:
+            return
         self._moments.append(time.monotonic())
         self._numbers.append(number)
         count = len(self._numbers)
@@ -91,8 +124,9 @@ class Log:
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, slow_s: float) -> None:
         self._log = log
+        self._slow_s = slow_s
         self._parser = httptools.HttpRequestParser(self)
         self._body = b""
         self._transport: asyncio.WriteTransport | None = None
@@ -109,21 +143,34 @@ class _Connection(asyncio.Protocol):
         self._body += body
 
     def on_message_complete(self) -> None:
-        self._log.arrive(number_in(self._body))
+        number = number_in(self._body)
         self._body = b""
-        if self._transport:
-            self._transport.write(_ANSWER)
+        if number < FAILING:
+            self._log.arrive(number)
+            self._answer(_ANSWER)
+        elif number < SLOW:
+            self._log.failed += 1
+            self._answer(_FAILURE)
+        else:
+            self._log.slow += 1
+            asyncio.get_running_loop().call_later(self._slow_s, self._answer, _ANSWER)
+
+    def _answer(self, answer: bytes) -> None:
+        if self._transport and not self._transport.is_closing():
+            self._transport.write(answer)
 
 
 async def _run(options: Options) -> None:
     loop = asyncio.get_running_loop()
     log = Log()
-    server = await loop.create_server(lambda: _Connection(log), options.host, 0, backlog=1024)
+    server = await loop.create_server(
+        lambda: _Connection(log, options.slow_s), options.host, 0, backlog=1024
+    )
     child.tell(Listening(server.sockets[0].getsockname()[1]))
 
     def listen_to_parent() -> None:
         for line in sys.stdin.buffer:
-            loop.call_soon_threadsafe(log.obey, msgspec.json.decode(line, type=Expect | Take))
+            loop.call_soon_threadsafe(log.obey, msgspec.json.decode(line, type=Order))
         os._exit(0)
 
     threading.Thread(target=listen_to_parent, daemon=True).start()

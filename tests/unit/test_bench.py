@@ -8,13 +8,17 @@ import orjson
 import pytest
 
 from bench import report
+from bench.__main__ import COST, PARTS, read_arguments
+from bench.crowd import Served
 from bench.drain import AT_LEAST
 from bench.errors import BenchError
-from bench.events import PAYLOAD_BYTES, body, number_in, payload, user
+from bench.events import FAILING, PAYLOAD_BYTES, SLOW, body, number_in, payload, user
 from bench.figures import Figure, Sample, drain_span, next_pause_s, per, percentile
 from bench.latency import milliseconds, rates_to_measure
+from bench.parts import receiver
 from bench.processes import sums
 from bench.scale import BODIES, QUICK, USERS, interleaved
+from bench.simulated import BATCH, Simulation, Users
 from bench.wire import AnswerReader, post
 
 ACCEPTED = (
@@ -109,6 +113,18 @@ class TestFigure:
         assert not is_accepted(8.99)
         assert not is_accepted(math.nan), "what is not known is not accepted"
 
+    def test_accepts_up_to_the_limit_where_less_is_better(self) -> None:
+        def is_accepted(value: float) -> bool:
+            return Figure("s", "n", "ms", [value], "other", [10.0], at_most=1.5).is_accepted
+
+        assert is_accepted(15.0)
+        assert not is_accepted(15.01)
+        assert not is_accepted(math.nan)
+
+    def test_accepts_a_value_up_to_its_limit(self) -> None:
+        assert Figure("s", "n", "bytes", [400.0], value_at_most=400.0).is_accepted
+        assert not Figure("s", "n", "bytes", [401.0], value_at_most=400.0).is_accepted
+
     def test_without_yardstick_has_no_ratio(self) -> None:
         assert math.isnan(Figure("s", "n", "MiB", [1.0]).ratio)
 
@@ -118,7 +134,7 @@ class TestFigure:
 
 class TestEvents:
     def test_payloads_have_their_size_and_number(self) -> None:
-        for number in (0, 1, 99_999):
+        for number in (0, 1, 99_999, FAILING, SLOW + 99_999):
             assert len(payload(number)) == PAYLOAD_BYTES
             assert orjson.loads(payload(number))
             assert number_in(payload(number)) == number
@@ -172,6 +188,90 @@ class TestLatency:
         assert milliseconds([0.0, 1.0, 2.0], [9.0, 1.5, 2.25], 1) == [500.0, 250.0]
 
 
+class TestServed:
+    def test_counts_from_the_first_send_to_the_last_arrival(self) -> None:
+        served = Served()
+
+        served.note([10.0, 10.5, 11.0], {0: 10.1, 1: 12.0, 2: 11.5}, until=12.1)
+
+        assert served.rates == [1.5]
+        assert served.latencies_ms == pytest.approx([100.0, 1500.0, 500.0])
+        assert served.arrived_percent == 100.0
+
+    def test_what_did_not_arrive_counts_with_the_time_that_it_took_so_far(self) -> None:
+        served = Served()
+
+        served.note([10.0, 10.0], {0: 10.5}, until=20.0)
+
+        assert served.rates == [0.1]
+        assert served.percentile_ms(99) == 10_000.0
+        assert served.arrived_percent == 50.0
+
+
+class TestReceiver:
+    def test_notes_nothing_that_is_left_over(self) -> None:
+        log = receiver.Log()
+        log.obey(receiver.Expect(0, first=7))
+
+        for number in (6, 7, 8):
+            log.arrive(number)
+
+        assert log.arrived == 2
+
+
+class TestSimulation:
+    def test_serves_all_that_arrives(self) -> None:
+        users = Users("user", 1, 3)
+        simulation = Simulation(users, Users("stuck", 2, 1), lambda: 1.0)
+
+        for _ in range(4):
+            simulation.step([users.of(n % 3) for n in range(BATCH)])
+
+        assert simulation.acknowledged == 4 * BATCH
+        assert simulation.failed == 0
+
+    def test_gets_back_what_a_deep_lane_left_at_the_broker(self) -> None:
+        deep = Users("stuck", 2, 1)
+        simulation = Simulation(Users("user", 1, 1), deep, lambda: 1.0)
+        simulation.fails = False
+        for _ in range(6):
+            simulation.hold([deep.of(0) for _ in range(BATCH)])
+
+        simulation.pass_time(5.0)
+
+        assert simulation.acknowledged == 6 * BATCH
+
+    def test_tries_again_what_failed(self) -> None:
+        users, stuck = Users("user", 1, 1), Users("stuck", 2, 3)
+        simulation = Simulation(users, stuck, lambda: 1.0)
+
+        simulation.step([stuck.of(0), stuck.of(1), users.of(0)])
+        assert (simulation.failed, simulation.acknowledged) == (2, 1)
+
+        simulation.pass_time(2.0)
+        assert simulation.failed == 4
+
+
+class TestArguments:
+    def test_everything_is_measured_unless_parts_are_named(self) -> None:
+        arguments = read_arguments([])
+
+        assert arguments.parts == [*PARTS, COST]
+        assert arguments.output.name == "bench.json"
+
+    def test_parts_have_an_output_of_their_own(self) -> None:
+        arguments = read_arguments(["depth", "cost", "--quick"])
+
+        assert arguments.parts == ["depth", "cost"]
+        assert arguments.output.name == "bench-depth-cost.json"
+
+    def test_an_unknown_part_is_refused(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            read_arguments(["speed"])
+
+        assert "no such part: speed" in capsys.readouterr().err
+
+
 def test_metrics_are_summed_over_their_labels() -> None:
     text = '# TYPE a_total counter\na_total{x="1"} 2.0\na_total{x="2"} 3.0\nb 1e+06\n'
 
@@ -189,6 +289,7 @@ class TestReport:
         Figure("in", "rate", "events/s", [30_123.4], "bare", [33_000.0], is_more_better=True),
         Figure("out", "rate", "events/s", [9.0], "bare", [8.0], at_least=AT_LEAST),
         Figure("memory", "worker", "MiB", [math.nan]),
+        Figure("held", "memory", "bytes", [800.0], value_at_most=400.0, details={"before": 1.5}),
     )
 
     def test_tree_says_all_of_a_figure(self) -> None:
@@ -209,6 +310,8 @@ class TestReport:
         }
         assert tree["figures"][2]["value"] is None, "JSON has no NaN"
         assert "ratio" not in tree["figures"][2]
+        assert tree["figures"][3]["accepted"] == {"value_at_most": 400.0, "is_met": False}
+        assert tree["figures"][3]["details"] == {"before": 1.5}
 
     def test_table_has_a_line_a_figure(self) -> None:
         lines = report.as_table(self.figures, {"cores": 2}).splitlines()
@@ -216,5 +319,6 @@ class TestReport:
         (rate,) = [line for line in lines if "30,123" in line]
         assert rate.split() == ["rate", "30,123", "events/s", "33,000", "bare", "0.91"]
         assert any(line.endswith("met: at least 0.9") for line in lines)
+        assert any(line.endswith("MISSED: at most 400") for line in lines)
         assert "worker" in "".join(lines)
         assert lines[-1] == "cores 2"
