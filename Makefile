@@ -45,8 +45,10 @@ format: dev
 test-long: check
 	@$(BIN)/python -m pytest -q -m "long or not long"
 
+# SEED repeats a run, MINUTES says how long, FAULT names one fault (or `mix`) to play once.
 chaos: dev
-	@$(BIN)/python -m pytest -q -m long tests/chaos
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
+	  $(if $(FAULT),--fault $(FAULT))
 
 bench: dev
 	@$(BIN)/python -m bench

@@ -59,6 +59,7 @@ class Connections:
         self._connected: set[int] = set()
         self._unsure: set[int] = set()
         self._asked_at: dict[int, float] = {}
+        self._unanswered: set[int] = set()
         self._questions: dict[int, asyncio.Task[None]] = {}
 
     async def open(self, deliver: Deliver, prefetch: int) -> None:
@@ -142,8 +143,12 @@ class Connections:
         try:
             await self.consumers[partition].confirm()
         except BrokerUnavailable as error:
-            self._log.warning("connection.unconfirmed", partition=partition, error=str(error))
+            # It is asked again at once, and for as long as it takes: one line says it.
+            if partition not in self._unanswered:
+                self._unanswered.add(partition)
+                self._log.warning("connection.unconfirmed", partition=partition, error=str(error))
         else:
+            self._unanswered.discard(partition)
             # What the broker said before its answer comes first: perhaps that we are removed.
             self.check()
             self._lanes.confirm(partition, asked_at, self._loop.time())

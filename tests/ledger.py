@@ -16,7 +16,7 @@ import pulsar
 from keylane.names import dead_letter_topic
 from tests.judge import Numbered
 
-#: How long a request to ingest is repeated while it is refused, and how often.
+#: How long a request to ingest is repeated while it is refused if not told, and how often.
 _PATIENCE_S = 60.0
 _AGAIN_AFTER_S = 0.25
 #: What fits a request whatever the limits of the machine.
@@ -81,6 +81,10 @@ class Ledger:
 
     url: str
     promised: set[Numbered] = field(default_factory=set)
+    #: When events were promised, on the steady clock.
+    promised_at: dict[Numbered, float] = field(default_factory=dict)
+    #: How long a request is repeated while it is refused.
+    patience_s: float = _PATIENCE_S
     #: Requests that were not answered 202, by status; 0 for no answer at all.
     refusals: list[int] = field(default_factory=list)
 
@@ -109,9 +113,9 @@ class Ledger:
 
     async def _insist(self, http: aiohttp.ClientSession, events: Events) -> None:
         left = await self._ask(http, events)
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + self.patience_s
         while left:
-            assert time.monotonic() < deadline, f"refused for {_PATIENCE_S} s: {self.refusals}"
+            assert time.monotonic() < deadline, f"refused for {self.patience_s} s: {self.refusals}"
             await asyncio.sleep(_AGAIN_AFTER_S)
             left = await self._ask(http, left)
 
@@ -126,14 +130,18 @@ class Ledger:
             return list(events)
         if status == 202:
             assert told["accepted"] == len(events)
-            self.promised.update(events)
+            self._promise(events)
             return []
         self.refusals.append(status)
         assert status in (429, 503), told
         fates = {fate["index"]: fate["status"] for fate in told.get("events", [])}
         confirmed = [event for i, event in enumerate(events) if fates.get(i) == "confirmed"]
-        self.promised.update(confirmed)
+        self._promise(confirmed)
         return [event for i, event in enumerate(events) if fates.get(i) != "confirmed"]
+
+    def _promise(self, events: Events) -> None:
+        self.promised.update(events)
+        self.promised_at.update(dict.fromkeys(events, time.monotonic()))
 
     def lost(self, delivered: Iterable[Numbered], dead: Iterable[Numbered] = ()) -> list[Numbered]:
         """What was promised and is nowhere; must be empty."""

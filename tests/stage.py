@@ -50,10 +50,16 @@ class Stage:
     def admin(self) -> PulsarAdmin:
         return PulsarAdmin(PulsarSettings(admin_url=self.broker.admin_url))
 
-    def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> Process:
+    def run(
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        service_url: str | None = None,
+    ) -> Process:
         """Start a command on this topic; returns before it is ready."""
         broker = self.broker
-        where = ["--service-url", broker.service_url, "--admin-url", broker.admin_url]
+        service_url = service_url or broker.service_url
+        where = ["--service-url", service_url, "--admin-url", broker.admin_url]
         log = self.folder / f"{self.topic}-{next(self._numbers)}-{arguments[0]}.log"
         process = Process([*arguments, *where, "--topic", self.topic], log, dict(env or {}))
         self._processes.append(process)

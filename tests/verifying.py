@@ -20,6 +20,8 @@ from tests.waiting import until
 HOST = "127.0.0.1"
 #: Longer than any sender waits.
 _HANGS_FOR_S = 600.0
+#: What follows it in a request's path names the sender.
+_PATH = "/hook"
 
 
 class Manner(Enum):
@@ -106,6 +108,8 @@ class VerifyingReceiver:
         self._read = read
         self._keeps_requests = keeps_requests
         self._is_closing = False
+        self._is_shut = False
+        self._runner: web.ServerRunner | None = None
 
     async def delivers(self, count: int, within_s: float = 10.0) -> None:
         """Wait until so many different events were answered 2xx."""
@@ -125,6 +129,9 @@ class VerifyingReceiver:
 
     async def _take(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await request.read()
+        if self._is_shut and request.transport is not None:
+            request.transport.abort()
+            return web.Response(status=500)
         headers = request.headers
         try:
             user, n = self._read(body, headers)
@@ -139,6 +146,7 @@ class VerifyingReceiver:
             position=headers.get("keylane-position", ""),
             started_at=time.monotonic(),
             wall_s=time.time(),
+            sender=request.path.removeprefix(_PATH).strip("/"),
         )
         if self._keeps_requests:
             attempt.headers, attempt.body = headers, body
@@ -171,9 +179,29 @@ class VerifyingReceiver:
         await runner.setup()
         try:
             await web.TCPSite(runner, HOST, port).start()
-            self.url = f"http://{HOST}:{runner.addresses[0][1]}/hook"
+            self._runner = runner
+            self.url = f"http://{HOST}:{runner.addresses[0][1]}{_PATH}"
             yield self
         finally:
             self._is_closing = True
             await runner.cleanup()
         assert not self.unreadable, self.unreadable[:5]
+
+    @contextlib.asynccontextmanager
+    async def shut(self) -> AsyncIterator[None]:
+        """Nobody listens on the port while the context lasts.
+
+        What is being answered gets its answer; a request on a connection that is still open is
+        cut off unread, so it is no attempt.
+        """
+        runner = self._runner
+        assert runner is not None, "to be used while serving"
+        (site,) = runner.sites
+        port = runner.addresses[0][1]
+        self._is_shut = True
+        await site.stop()
+        try:
+            yield
+        finally:
+            await web.TCPSite(runner, HOST, port).start()
+            self._is_shut = False

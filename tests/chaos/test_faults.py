@@ -1,0 +1,99 @@
+"""The faults that matter most, short: what only a longer time shows is `make chaos`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from operate.broker.local import LocalBroker, LocalBrokerOptions, start_local_broker
+from tests.chaos.control import control_arm
+from tests.chaos.faults import FAULTS
+from tests.chaos.pace import SHORT
+from tests.chaos.run import Deeds, Row, Step, mixed, play
+from tests.chaos.scene import Scene
+
+# A fault is followed by everything that was accepted meanwhile.
+pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(240)]
+
+SEED = 7
+
+
+@pytest.fixture(scope="module")
+def own_broker() -> Iterator[LocalBroker]:
+    """One that may be killed, and that drops silent connections sooner."""
+    with start_local_broker(LocalBrokerOptions(extra_conf=SHORT.broker_conf())) as broker:
+        yield broker
+
+
+def doing(*names: str) -> Deeds:
+    """These faults, one after the other."""
+
+    async def do(scene: Scene) -> None:
+        for name in names:
+            await FAULTS[name](scene, Random(f"{SEED} {name}"))
+
+    return do
+
+
+async def assert_kept_through(broker: LocalBroker, folder: Path, *names: str) -> Row:
+    row = await play(broker, folder, Row(", ".join(names), SEED), SHORT, doing(*names))
+    assert row.wrong == [], row
+    return row
+
+
+async def test_order_is_kept_while_the_broker_is_killed_and_comes_back(
+    own_broker: LocalBroker, tmp_path: Path
+) -> None:
+    await assert_kept_through(own_broker, tmp_path, "broker-killed")
+
+
+async def test_order_is_kept_while_the_topic_is_unloaded_and_connections_are_reset(
+    own_broker: LocalBroker, tmp_path: Path
+) -> None:
+    await assert_kept_through(own_broker, tmp_path, "topic-unloaded", "connections-reset")
+
+
+async def test_order_is_kept_while_workers_are_killed_stopped_and_scaled(
+    own_broker: LocalBroker, tmp_path: Path
+) -> None:
+    await assert_kept_through(
+        own_broker, tmp_path, "worker-killed", "worker-terminated", "workers-scaled"
+    )
+
+
+async def test_workers_that_were_frozen_or_cut_off_start_nothing_that_another_has_taken_over(
+    own_broker: LocalBroker, tmp_path: Path
+) -> None:
+    """Both at once: the third one goes on."""
+    row = Row("worker-frozen beside worker-cut-off", SEED)
+    steps = [
+        Step(beside, 0.0, name, f"{SEED} {name}")
+        for beside, name in enumerate(("worker-frozen", "worker-cut-off"))
+    ]
+    await play(own_broker, tmp_path, row, SHORT, mixed(steps))
+    assert row.wrong == [], row
+
+
+async def test_order_is_kept_while_dead_letters_and_events_are_refused(
+    own_broker: LocalBroker, tmp_path: Path
+) -> None:
+    row = await assert_kept_through(own_broker, tmp_path, "dead-letters-refused", "topic-full")
+    assert row.dead_lettered
+
+
+async def test_order_is_kept_while_the_receiver_hangs_and_is_closed(
+    own_broker: LocalBroker, tmp_path: Path
+) -> None:
+    await assert_kept_through(own_broker, tmp_path, "receiver-hanging", "receiver-closed")
+
+
+async def test_without_lanes_the_same_traffic_is_caught_out_of_order(
+    own_broker: LocalBroker, tmp_path: Path
+) -> None:
+    row = await control_arm(own_broker, tmp_path, SEED)
+
+    assert row.inversions > 0
+    assert row.wrong == []
