@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -15,12 +17,19 @@ log = structlog.get_logger()
 
 #: Seconds between two tries to reach a broker that is away, at most.
 MAX_RETRY_S: Final = 5.0
+#: Seconds that a publisher may be without connection before it is opened anew, and between two
+#: looks at it.
+REOPEN_AFTER_S: Final = 10.0
+LOOK_EVERY_S: Final = 0.5
+#: Seconds for the client to close what it can't tell the broker.
+CLOSE_S: Final = 5.0
 
 
 class BrokerLink:
-    """A `Publisher` that is not connected until `connect` has opened the real one.
+    """A `Publisher` that is not connected until `keep_connected` has opened the real one.
 
-    From then on the broker's client restores lost connections on its own.
+    The broker's client restores lost connections on its own, mostly: after a restart of the broker
+    it was seen to hang for minutes. So one that stays away is closed and opened anew.
     """
 
     def __init__(self, broker: Broker, topic: str, create: Callable[[], Awaitable[None]]) -> None:
@@ -29,11 +38,28 @@ class BrokerLink:
         self._create = create
         self._publisher: Publisher | None = None
 
-    async def connect(self) -> None:
-        """Open the publisher, however long it takes; the topic is created if it is missing.
+    async def keep_connected(self) -> None:
+        """Open the publisher, and again whenever it stays away; ends only by an error.
 
-        Raises `ConfigurationError` if there is one that is not partitioned.
+        The topic is created if it is missing. Raises `ConfigurationError` if there is one that is
+        not partitioned.
         """
+        while True:
+            await self._connect()
+            await self._until_it_stays_away()
+            log.warning("broker.reopening", topic=self._topic, away_s=REOPEN_AFTER_S)
+            # Closed first: what it still has unsent must not come after what the next one sends.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await self.close()
+
+    async def _until_it_stays_away(self) -> None:
+        away_s = 0.0
+        while away_s < REOPEN_AFTER_S:
+            await asyncio.sleep(LOOK_EVERY_S)
+            away_s = 0.0 if self.is_connected() else away_s + LOOK_EVERY_S
+
+    async def _connect(self) -> None:
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(BrokerError),
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=MAX_RETRY_S),
@@ -58,8 +84,9 @@ class BrokerLink:
         return self._publisher is not None and self._publisher.is_connected()
 
     async def close(self) -> None:
-        if self._publisher is not None:
-            await self._publisher.close()
+        publisher, self._publisher = self._publisher, None
+        if publisher is not None:
+            await publisher.close()
 
 
 def _log_failure(state: tenacity.RetryCallState) -> None:

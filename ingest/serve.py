@@ -106,7 +106,7 @@ async def serving(
     server = _Server(_uvicorn_config(make_app(link, settings.ingest, served.door)))
     try:
         async with asyncio.TaskGroup() as tasks:
-            connecting = tasks.create_task(link.connect())
+            connecting = tasks.create_task(link.keep_connected())
             running = tasks.create_task(server.serve(sockets=[listener]))
             log.info("ingest.started", url=served.url, topic=settings.topic)
             try:

@@ -55,12 +55,10 @@ MAX_PENDING: Final = 100_000
 _NOTHING_SENT = frozenset(
     getattr(pulsar.Result, name)
     for name in (
-        "AlreadyClosed",
         "MemoryBufferIsFull",
         "NotConnected",
         "ProducerBlockedQuotaExceededError",
         "ProducerBlockedQuotaExceededException",
-        "ProducerFenced",
         "ProducerNotInitialized",
         "ProducerQueueIsFull",
         "TopicTerminated",
@@ -137,7 +135,7 @@ class PulsarPublisher:
         if self._growing:
             self._growing.cancel()
         opened, self._opened, self._producers = self._opened, [], []
-        await asyncio.to_thread(_close_all, opened)
+        await asyncio.to_thread(_close_all, [*opened, self._client])
 
 
 def _receipt(result: Any, message_id: Any) -> Receipt:
@@ -333,13 +331,16 @@ class PulsarBroker:
         )
 
     async def partitions(self, topic: str) -> int:
-        self._publishing = self._publishing or self._client()
-        names = await self._call(self._publishing.get_topic_partitions, full_topic(topic))
+        client = self._client()
+        try:
+            names = await self._call(client.get_topic_partitions, full_topic(topic))
+        finally:
+            await asyncio.to_thread(_close_all, [client])
         return len(names) if names != [full_topic(topic)] else 0
 
     async def publisher(self, topic: str) -> PulsarPublisher:
-        self._publishing = self._publishing or self._client()
-        publisher = PulsarPublisher(self._publishing, full_topic(topic), self._send_timeout_s)
+        # With a client of its own, so that one whose reconnecting hangs can be replaced.
+        publisher = PulsarPublisher(self._client(), full_topic(topic), self._send_timeout_s)
         try:
             await self._call(publisher.open_missing)
         except BrokerUnavailable:
