@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup dev demo up test test-long check format chaos bench lock clean
+.PHONY: setup dev demo up test test-long check format chaos deep bench lock clean
 .DEFAULT_GOAL := demo
 
 setup: .venv/.run-ready
@@ -45,13 +45,19 @@ format: dev
 test-long: check
 	@$(BIN)/python -m pytest -q -m "long or not long"
 
+# Many more schedules of the lanes' model than `make test` tries; stops at the first that fails.
+SCHEDULES ?= 1000000
+deep: dev
+	@$(BIN)/python -m tests.unit.schedules --first 1000000 --schedules $(SCHEDULES)
+
 # SEED repeats a run, MINUTES says how long, FAULT names one fault (or `mix`) to play once.
 chaos: dev
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
 	  $(if $(FAULT),--fault $(FAULT))
 
+# PARTS names some (flow depth failing slow cost), QUICK=1 takes small sizes.
 bench: dev
-	@$(BIN)/python -m bench
+	@$(BIN)/python -m bench $(PARTS) $(if $(QUICK),--quick)
 
 # Pins everything again, with hashes and without addresses. Needs uv.
 lock:

@@ -41,8 +41,8 @@ class Entry:
     without an attempt, because the head went elsewhere. `stays` says that it was retried from here
     without the broker's knowledge, and that its attempts are therefore all made here.
     `is_condemned` says that it was given up but isn't confirmed in the dead-letter topic yet.
-    `is_stray` says that it was being attempted when the connection was lost, and that the broker has
-    not sent it again since: it may be another worker's by now.
+    `is_stray` says that it was being attempted when the connection was lost, and that the broker
+    has not sent it again since: it may be another worker's by now.
     `context` belongs to the shell: what it wants to remember from one attempt to the next.
     """
 
@@ -119,6 +119,7 @@ class Lane:
         "last",
         "paged",
         "partition",
+        "proofs",
         "start",
         "weight",
     )
@@ -140,8 +141,10 @@ class Lane:
         self.is_fetching = False
         #: Its head did not come back: the key moved, and the rest was (or is being) given back.
         self.is_given_back = False
-        #: Counts how often that happened.
+        #: Counts how often something of it was given back because of that.
         self.episode = 0
+        #: How often that was this time.
+        self.proofs = 0
         #: When its head became the head.
         self.head_since = now
         #: Its head is not here. (What the tally has counted it as.)

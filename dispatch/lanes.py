@@ -1,22 +1,16 @@
 """The scheduler: which event of which user is attempted when, and what the broker is told.
 
 Pure: arrivals, outcomes, connection changes and the time go in; attempts to start and commands to
-the broker come out. It keeps a user's order over everything that stock Key_Shared loses it by:
+the broker come out. docs/delivery.md has the rules by which it keeps a user's order over everything
+that stock Key_Shared loses it by. The three that are hardest to see in the code:
 
-- A failed head stays unacknowledged while its delay runs, so that its key can't move past it. When
-  due, the head alone is negatively acknowledged, and whoever owns the key now gets it. The broker
-  does send newer events of the key meanwhile; they park behind it.
 - A head that is not back within `grace_s` means that the key moved, and its new owner gets nothing
-  while we hold the tail. So the tail is given back too. What arrives for such a lane later is given
-  back once as well: the broker redelivers in order, so an event that comes back without its
-  predecessors proves that those are done.
-- A redelivered event that opens a lane waits `settle_s`, for a predecessor still on its way.
-- An event that arrives again joins itself; one finished lately is acknowledged again.
-- Losing the connection means losing ownership: nothing is attempted while it lasts, and what was
-  held is dropped when it is back, because the broker sends again what is still ours. A connection
-  may be lost without anybody noticing, so nothing is attempted either unless the broker answered
-  a short while ago.
-- Of a deep lane only the front has its payloads here; the rest is fetched again when it is near.
+  while we hold the rest. So that is given back too, and whatever arrives for the lane later once
+  as well: the broker redelivers in order, so an event that comes back without its predecessors
+  proves that those are done.
+- Losing the connection means losing ownership, noticed or not: nothing is attempted unless the
+  broker answered lately, and what was held is dropped when the connection is back.
+- A timer can't be cancelled. It looks whether what it was set for is still so.
 """
 
 from __future__ import annotations
@@ -45,7 +39,7 @@ class Lanes:
         self.options = options
         self.commands = Commands()
         self._tally = Tally(options)
-        self._redelivery = Redelivery(self._tally)
+        self._redelivery = Redelivery(self._tally, options.burst)
         self._timers = Timers()
         self.partitions = Partitions()
         self._turns = Turns(self._tally)
@@ -64,7 +58,8 @@ class Lanes:
         partition.withheld.clear()
         partition.is_connected = True
         partition.is_receiving = self._tally.is_receiving
-        partition.connected_at = partition.stepped_at = partition.confirmed_at = now
+        partition.connected_from_s = partition.received_s
+        partition.stepped_at = partition.confirmed_at = now
 
     def confirm(self, number: int, asked_at: float, now: float) -> None:
         """The broker answered what it was asked then: it counted us as its consumer."""
@@ -234,7 +229,7 @@ class Lanes:
         entry.attempts_elsewhere = partition.attempts_before(lane.key, message)
         lane.add(entry)
         self._tally.enter(entry)
-        if message.redelivery_count or now - partition.connected_at < self.options.fresh_s:
+        if message.redelivery_count or partition.connected_s < self.options.fresh_s:
             lane.is_settling = True
             self._timers.set(now + self.options.settle_s, Due.SETTLE, lane)
             self._tally.weigh(lane)
@@ -245,7 +240,12 @@ class Lanes:
         entry = Entry(lane, message, message.position)
         self._tally.enter(entry)
         is_behind_pages = lane.is_behind_pages(entry.position)
+        head = lane.head
         self._late += lane.add(entry)
+        if entry is lane.head:
+            # So it is this one that was a head elsewhere, and the other was not.
+            entry.attempts_elsewhere = partition.attempts_before(lane.key, message)
+            head.attempts_elsewhere = 0
         is_last = lane.entries[-1] is entry
         if is_behind_pages or (is_last and lane.window > self._tally.payload_events):
             self._tally.drop_payload(entry, State.PAGED)
@@ -267,11 +267,14 @@ class Lanes:
         if entry.state is State.PAGED:
             return
         entry.message = message
-        if entry.state is not State.AWAITED or entry.lane is None:
+        lane = entry.lane
+        if lane is None:
+            return
+        if entry.state is not State.AWAITED:
+            self._tally.weigh(lane)
             return
         self._tally.move(entry, State.HELD)
         self._tally.hold_payload(entry, message)
-        lane = entry.lane
         if entry is lane.head:
             lane.is_given_back = False
             self._reconsider(partition, lane, now)
@@ -329,7 +332,7 @@ class Lanes:
         elif timer.due is Due.AWAIT and entry:
             self._lose_patience(partition, lane, entry, timer.token, now)
         elif timer.due is Due.FORGET and lane.is_given_back:
-            self._forget_given_back(partition, lane, now)
+            self._forget_given_back(partition, lane, timer.token, now)
 
     def _end_backoff(self, partition: Partition, entry: Entry, due: float, now: float) -> None:
         lane = entry.lane
@@ -366,20 +369,28 @@ class Lanes:
         remaining_s = until - partition.received_s
         if remaining_s > ROUNDING_S:
             self._timers.set(now + remaining_s, Due.AWAIT, lane, entry, until)
-        elif lane.is_given_back:
-            self._presume_done(partition, lane, now)
-        else:
+        elif not lane.is_given_back:
             self._give_back(partition, lane, now)
+        elif lane.proofs < self.options.proofs:
+            self._ask_for_proof(partition, lane)
+        else:
+            self._presume_done(partition, lane, now)
 
     def _give_back(self, partition: Partition, lane: Lane, now: float) -> None:
         """The key moved: its new owner gets nothing while we hold something of it."""
         lane.is_given_back = True
-        lane.episode += 1
-        lane.awaited_until = math.inf
+        lane.proofs = 0
         self._given_back += 1
         self._note(lane.head, lane.head.count)
-        self._redelivery.give_back(partition, lane, lane.head.position)
-        self._timers.set(now + self.options.forget_s, Due.FORGET, lane)
+        self._ask_for_proof(partition, lane)
+        self._forget_later(partition, lane, now)
+
+    def _ask_for_proof(self, partition: Partition, lane: Lane) -> None:
+        """Give back what is here: if it returns without what stands before it, that is done."""
+        lane.proofs += 1
+        lane.episode += 1
+        lane.awaited_until = math.inf
+        self._redelivery.give_all_back(partition, lane)
 
     def _note(self, entry: Entry, count: int) -> None:
         """Tell the others what the broker's count, when it is that, doesn't tell."""
@@ -398,11 +409,21 @@ class Lanes:
         lane.is_given_back = False
         self._go_on(partition, lane, now)
 
-    def _forget_given_back(self, partition: Partition, lane: Lane, now: float) -> None:
-        if all(entry.state is State.AWAITED for entry in lane):
+    def _forget_later(self, partition: Partition, lane: Lane, now: float) -> None:
+        # On the clock of receiving time, or what waits behind a closed gate would meet a new lane.
+        until = partition.received_s + self.options.forget_s
+        self._timers.set(now + self.options.forget_s, Due.FORGET, lane, token=until)
+
+    def _forget_given_back(
+        self, partition: Partition, lane: Lane, until: float, now: float
+    ) -> None:
+        remaining_s = until - partition.received_s
+        if remaining_s > ROUNDING_S:
+            self._timers.set(now + remaining_s, Due.FORGET, lane, token=until)
+        elif all(entry.state is State.AWAITED for entry in lane):
             self._tally.forget(partition, lane)
         else:
-            self._timers.set(now + self.options.forget_s, Due.FORGET, lane)
+            self._forget_later(partition, lane, now)
 
     def _burst(self, partition: Partition, now: float) -> None:
         positions = self._redelivery.burst(partition, now)

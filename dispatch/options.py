@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from keylane.broker import REDELIVERY_BURST
+
 
 @dataclass(frozen=True, slots=True)
 class LaneOptions:
@@ -29,7 +31,10 @@ class LaneOptions:
     fresh_s: float = 2.0
     #: How long an event that came back waits for predecessors that did not, before they are
     #: taken for done elsewhere.
-    quiet_s: float = 0.5
+    quiet_s: float = 0.25
+    #: How often such an event has to come back without them. Once is not enough: a message that the
+    #: broker is just reading for its redelivery overtakes those of a consumer that leaves then.
+    proofs: int = 2
     #: When a lane that was given back and stayed empty is forgotten.
     forget_s: float = 30.0
     #: Events of one lane that count at the receive gate; a lane whose head failed counts as one.
@@ -39,6 +44,8 @@ class LaneOptions:
     lane_payload_events: int = 1_000
     #: The same while the payload budget is used up.
     scarce_payload_events: int = 16
+    #: Events given back in one go.
+    burst: int = REDELIVERY_BURST
     #: A gap between two steps that makes the worker ask the broker before it starts an attempt: the
     #: process was stopped, and whatever it knows of its connection is as old as that.
     freeze_s: float = 1.0

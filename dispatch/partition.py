@@ -70,7 +70,8 @@ class Partition:
     is_connected: bool = False
     #: Attempts may start: the broker counts us as its consumer.
     is_trusted: bool = False
-    connected_at: float = 0.0
+    #: What the clock of receiving time showed when the connection began.
+    connected_from_s: float = 0.0
     is_receiving: bool = False
     received_s: float = 0.0
     stepped_at: float = 0.0
@@ -98,7 +99,7 @@ class Partition:
     next_burst: float = 0.0
 
     def step(self, now: float, freeze_s: float) -> None:
-        if self.is_receiving and self.is_connected:
+        if self.is_receiving and self.is_connected and self.is_trusted:
             self.received_s += min(now - self.stepped_at, MAX_STEP_S)
         if now - self.stepped_at > freeze_s:
             self.confirmed_at = -math.inf
@@ -133,6 +134,11 @@ class Partition:
         waiting = (lane for lane in self.lanes.values() if not lane.is_given_back)
         oldest = next(waiting, None)
         return now - oldest.head_since if oldest else 0.0
+
+    @property
+    def connected_s(self) -> float:
+        """For how long it was received from since the connection began."""
+        return self.received_s - self.connected_from_s
 
     @property
     def owes_redelivery(self) -> bool:

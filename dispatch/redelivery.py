@@ -7,17 +7,20 @@ for them; then payloads that lanes will need; then the rest of lanes whose key m
 
 from __future__ import annotations
 
+from collections import deque
+
 from dispatch.lane import Entry, Lane, State
 from dispatch.partition import Partition
 from dispatch.tally import Tally
-from keylane.broker import REDELIVERY_BURST, REDELIVERY_INTERVAL_S, Position
+from keylane.broker import REDELIVERY_INTERVAL_S, Position
 
 
 class Redelivery:
     """Makes the bursts of all partitions; the caller has asked whether one is owed."""
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: Tally, burst: int) -> None:
         self._tally = tally
+        self._burst = burst
         #: Payloads fetched again so far.
         self.fetched = 0
         #: Lanes whose head went out with the last bursts; the caller takes them.
@@ -29,15 +32,15 @@ class Redelivery:
             return []
         partition.next_burst = now + REDELIVERY_INTERVAL_S
         burst: list[Position] = []
-        while partition.due_heads and len(burst) < REDELIVERY_BURST:
+        while partition.due_heads and len(burst) < self._burst:
             entry = partition.due_heads.popleft()
             if entry.state is State.BACKOFF and entry.lane:
                 # Whoever gets it now counts by the broker.
                 partition.served.discard(entry.lane.key)
                 self._send_back(entry, burst)
-        while partition.due_pages and len(burst) < REDELIVERY_BURST:
+        while partition.due_pages and len(burst) < self._burst:
             self._fetch(partition, partition.due_pages.popleft(), burst)
-        while partition.due_tails and len(burst) < REDELIVERY_BURST:
+        while partition.due_tails and len(burst) < self._burst:
             lane, position = partition.due_tails.popleft()
             self._send_back_tail(partition, lane, position, burst)
         return burst
@@ -55,12 +58,17 @@ class Redelivery:
         if not (waiting and waiting[-1][0] is lane and waiting[-1][1] <= position):
             waiting.append((lane, position))
 
+    def give_all_back(self, partition: Partition, lane: Lane) -> None:
+        """Give back everything behind the head, in order, whatever of it was under way."""
+        others = [due for due in partition.due_tails if due[0] is not lane]
+        partition.due_tails = deque([*others, (lane, lane.head.position)])
+
     def _fetch(self, partition: Partition, lane: Lane, burst: list[Position]) -> None:
         lane.is_fetching = False
         if lane.is_given_back:
             return
         wanted = min(self._tally.payload_events - lane.window, lane.paged)
-        count = max(0, min(wanted, REDELIVERY_BURST - len(burst)))
+        count = max(0, min(wanted, self._burst - len(burst)))
         first = len(lane.entries) - lane.paged
         for entry in lane.entries[first : first + count]:
             self._send_back(entry, burst)
@@ -75,7 +83,7 @@ class Redelivery:
         if not len(lane) or not lane.is_given_back:
             return
         for entry in lane.entries_from(position):
-            if len(burst) >= REDELIVERY_BURST:
+            if len(burst) >= self._burst:
                 partition.due_tails.appendleft((lane, entry.position))
                 return
             if entry.is_here and entry.given_back_in != lane.episode:

@@ -41,7 +41,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, help="of all that is drawn; a new one by default")
     parser.add_argument(
-        "--minutes", type=float, default=MINUTES, help="go on with mixes for so long (%(default)g)"
+        "--minutes",
+        type=float,
+        help=f"go on with mixes for so long ({MINUTES:g}); with --fault, with what it names",
     )
     parser.add_argument(
         "--fault",
@@ -63,17 +65,21 @@ def _names(text: str) -> list[str]:
 
 
 def rows_to_play(
-    seed: int, only: Sequence[str] | None, minutes: float
+    seed: int, only: Sequence[str] | None, minutes: float | None
 ) -> Iterator[tuple[str, int]]:
-    """Names and seeds: what is asked for, or everything and then mixes until the end."""
-    until = time.monotonic() + minutes * 60
+    """Names and seeds: what is asked for, or everything and then mixes until the end.
+
+    What is asked for is played once, or again and again if minutes are asked for too.
+    """
+    until = time.monotonic()
     for name in only or FAULTS:
         yield name, seed
-    if only:
-        return
+    if not only:
+        until, minutes = time.monotonic(), minutes or MINUTES
     rng = random.Random(seed)
-    while time.monotonic() < until:
-        yield MIX, rng.randrange(10**9)
+    while minutes and time.monotonic() < until + minutes * 60:
+        for name in only or [MIX]:
+            yield name, rng.randrange(10**9)
 
 
 class Suite:

@@ -81,7 +81,7 @@ def as_line(row: Row) -> str:
 
 
 def as_tree(
-    rows: Sequence[Row], seed: int, minutes: float, seconds: float, broker: str
+    rows: Sequence[Row], seed: int, minutes: float | None, seconds: float, broker: str
 ) -> dict[str, Any]:
     return {
         "layout": LAYOUT,

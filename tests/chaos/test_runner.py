@@ -31,7 +31,14 @@ def test_every_fault_is_played_alone_and_then_mixes_of_their_own_seeds() -> None
 
 
 def test_a_fault_that_is_asked_for_is_played_once_with_the_given_seed() -> None:
-    assert list(rows_to_play(7, ["mix"], minutes=30.0)) == [("mix", 7)]
+    assert list(rows_to_play(7, ["mix"], minutes=None)) == [("mix", 7)]
+
+
+def test_with_minutes_it_is_played_again_with_other_seeds() -> None:
+    first, *others = itertools.islice(rows_to_play(7, ["mix"], minutes=30.0), 4)
+
+    assert first == ("mix", 7)
+    assert len({first, *others}) == 4
 
 
 def test_a_line_tells_what_is_explained_apart_from_what_is_not() -> None:

@@ -1,285 +1,313 @@
 """Workers' lanes against a Key_Shared subscription, under a clock of its own, without any I/O.
 
-Stands in for everything around the lanes: the broker's client (its queue, its delay before a
-negative acknowledgement goes out), the destination, crashes and connections. Judges every attempt
-that starts by what was finished before.
+Stands in for everything around the lanes: the broker, the client (tests/unit/lanes_worker.py), the
+destinations. What goes wrong is in tests/unit/lanes_faults.py.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable
 
-from dispatch.lane import Entry, State
-from dispatch.lanes import Lanes
-from dispatch.options import LaneOptions
+from dispatch.commands import Note
 from keylane.broker import OutgoingMessage, Position
 from keylane.keyshared import KeySharedSubscription
-from keylane.partitionlog import MemoryMessage, PartitionLog
+from keylane.partitionlog import PartitionLog
+from tests.unit.lanes_judge import Attempt, Judge
+from tests.unit.lanes_verify import verify
+from tests.unit.lanes_worker import PARTITION, Setting, Worker
 
-PARTITION = 0
-#: As Pulsar's client does it.
-NEGATIVE_ACK_DELAY_S = 0.134
-QUEUE = 50
+__all__ = ["Setting", "World", "verify"]
 
-
-@dataclass(eq=False)
-class Worker:
-    """One process: its lanes, and what its client holds."""
-
-    name: str
-    lanes: Lanes
-    is_connected: bool = True
-    is_draining: bool = False
-    queue: deque[MemoryMessage] = field(default_factory=deque)
-    returning: deque[tuple[float, list[Position]]] = field(default_factory=deque)
-    running: list[Entry] = field(default_factory=list)
-    burying: list[Entry] = field(default_factory=list)
-
-
-@dataclass
-class Judgement:
-    """What must not happen, in words; and what a disturbance explains, counted."""
-
-    broken: list[str] = field(default_factory=list)
-    overlaps: int = 0
-    repeated: int = 0
+#: Workers are named again as those before them were, as it is where they are restarted.
+NAMES = tuple(f"worker-{number}" for number in range(1, 10))
+#: How long a worker's word takes to the others.
+NOTE_S = 0.02
 
 
 class World:
-    """Everything that happens, one call each; `judgement.broken` stays empty."""
+    """Everything that happens, one call each; raises at the first thing that must not.
 
-    def __init__(self, options: LaneOptions | None = None) -> None:
-        self.options = options or LaneOptions(concurrency=3)
+    A worker is named by the place it has in `workers` at the moment, modulo their number; calls
+    that make no sense for it do nothing.
+    """
+
+    def __init__(self, setting: Setting | None = None) -> None:
+        self.setting = setting or Setting()
         self.now = 1000.0
         self.log = PartitionLog()
-        self.subscription = KeySharedSubscription(self.log)
-        self.workers: dict[str, Worker] = {}
-        self.judgement = Judgement()
-        self.finished: set[Position] = set()
-        self.dead: set[Position] = set()
-        self.attempts: dict[Position, int] = {}
-        #: Positions of each user, in order.
-        self.users: dict[str, list[Position]] = {}
-        #: Attempts under way by user, also those of the dead that the destination still works on.
-        self.under_way: dict[str, list[tuple[str, Position]]] = {}
-        self.is_disturbed = False
-        self._names = itertools.count(1)
+        self.subscription = KeySharedSubscription(self.log, ring_points=12)
+        self.judge = Judge(
+            lambda: self.now, self.setting.max_attempts, pages=self.setting.options.pages
+        )
+        #: Also those of which only the broker doesn't know yet that they are dead.
+        self.workers: list[Worker] = []
+        #: What a destination still works on though its worker is dead, and until when.
+        self.ghosts: list[tuple[float, Attempt, bool]] = []
+        #: Users of whom an event overtakes what is given back next.
+        self.overtaking: list[str] = []
+        #: What workers tell each other, and when it is heard.
+        self._notes: list[tuple[float, Note]] = []
+        self._number = 0
+        self.trace: Callable[[str], None] | None = None
 
-    # What people and machines do
+    # What people do
 
     def publish(self, user: str) -> None:
+        self._append(user)
+        self.settle()
+
+    def overtake(self, user: str) -> None:
+        """Publish at the worst time: with a read for new messages under way while others come back.
+
+        The broker sends this one first, and what was given back only afterwards.
+        """
+        self.overtaking.append(user)
+
+    def _append(self, user: str) -> None:
         position = self.log.append(OutgoingMessage(user, b"{}"))
-        self.users.setdefault(user, []).append(position)
-        self.dispatch()
+        self.judge.publish(user, position)
+        self.say(f"{user} publishes {position}")
 
-    def join(self) -> str:
-        name = f"worker-{next(self._names)}"
-        worker = Worker(name, Lanes(self.options))
-        worker.lanes.connect(PARTITION, self.now)
-        self.workers[name] = worker
-        self.subscription.join(name, QUEUE)
-        self.dispatch()
-        return name
+    def join(self) -> None:
+        self.judge.is_alone &= not self._number
+        taken = {worker.name for worker in self.workers}
+        name = next(name for name in NAMES if name not in taken)
+        self._number += 1
+        worker = Worker(
+            self._number, name, self.setting, self.subscription, self.judge, self._user_of
+        )
+        worker.tell = self.say if self.trace else None
+        self.workers.append(worker)
+        worker.connect(self.now)
+        worker.turn(self.now)
+        self.settle()
 
-    def leave(self, name: str) -> None:
-        """A drained worker: its attempts have ended before it closes its consumers."""
-        worker = self.workers[name]
-        worker.is_draining = True
-        while worker.running:
-            self.finish(name, "delivered")
-        while worker.burying:
-            self.bury(name, is_confirmed=True)
-        self._obey(worker)
-        del self.workers[name]
-        self.subscription.leave(name)
-        self.dispatch()
+    def leave(self, which: int) -> None:
+        """Stop it: it starts and receives nothing more, and leaves when its attempts have ended."""
+        if worker := self.pick(which):
+            worker.is_draining = True
+            self.judge.is_left = True
+            self.say(f"{worker.name} is to leave")
+            self.turn(worker)
 
-    def crash(self, name: str) -> None:
-        self.is_disturbed = True
-        del self.workers[name]
-        self.subscription.leave(name)
-        for attempts in self.under_way.values():
-            attempts[:] = [a for a in attempts if a[0] != name]
-        self.dispatch()
+    # What destinations do
 
-    def disconnect(self, name: str) -> None:
-        worker = self.workers[name]
-        if worker.is_connected:
-            self.is_disturbed = True
-            worker.is_connected = False
-            worker.queue.clear()
-            worker.returning.clear()
-            worker.lanes.disconnect(PARTITION, self.now)
-            self.subscription.leave(name)
-            self._turn(worker)
-
-    def reconnect(self, name: str) -> None:
-        worker = self.workers[name]
-        if not worker.is_connected:
-            worker.is_connected = True
-            worker.lanes.connect(PARTITION, self.now)
-            self.subscription.join(name, QUEUE)
-            self.dispatch()
-
-    def receive(self, name: str, at_most: int) -> None:
-        """The worker takes a batch from its client's queue."""
-        worker = self.workers[name]
-        if not worker.lanes.may_receive(self.now):
+    def finish(self, which: int, outcome: str, place: int = 0, delay_s: float = 1.0) -> None:
+        """One of the worker's attempts ends: delivered, failed or refused."""
+        worker = self.pick(which)
+        if worker is None or not worker.running:
             return
-        taken = [worker.queue.popleft() for _ in range(min(at_most, len(worker.queue)))]
-        self.subscription.permits(name, len(taken))
-        for message in taken:
-            worker.lanes.arrive(PARTITION, message, self.now)
-        self._turn(worker)
-        self.dispatch()
-
-    def finish(self, name: str, outcome: str, which: int = 0, delay_s: float = 1.0) -> None:
-        """One of the worker's attempts ends."""
-        worker = self.workers[name]
-        if not worker.running:
-            return
-        entry = worker.running.pop(which % len(worker.running))
-        user = self._user(entry)
-        self.under_way[user].remove((name, entry.position))
+        attempt = worker.running.pop(place % len(worker.running))
+        entry = attempt.entry
+        self.judge.end(attempt)
+        self.say(f"{worker.name} has {attempt.position} {outcome}")
         if outcome == "delivered":
-            self.finished.add(entry.position)
+            self.judge.finish(attempt)
             worker.lanes.acknowledge(entry, self.now)
-        elif outcome == "failed":
-            worker.lanes.back_off(entry, delay_s, self.now)
-        else:
+        elif outcome == "refused" or entry.attempt >= self.setting.max_attempts:
+            if outcome != "refused":
+                self.judge.exhaust(attempt)
+            worker.condemned[entry] = attempt
             worker.lanes.give_up(entry)
-        self._turn(worker)
-
-    def bury(self, name: str, *, is_confirmed: bool, which: int = 0) -> None:
-        """The dead-letter topic confirms, or does not."""
-        worker = self.workers[name]
-        if not worker.burying:
-            return
-        entry = worker.burying.pop(which % len(worker.burying))
-        if is_confirmed:
-            self.finished.add(entry.position)
-            self.dead.add(entry.position)
-            worker.lanes.acknowledge(entry, self.now)
         else:
-            worker.lanes.keep_condemned(entry, 1.0, self.now)
-        self._turn(worker)
+            self.judge.fail(attempt, delay_s)
+            worker.lanes.back_off(entry, delay_s, self.now)
+        self.turn(worker)
+
+    def bury(self, which: int, *, is_confirmed: bool, place: int = 0) -> None:
+        """The dead-letter topic confirms, or does not."""
+        worker = self.pick(which)
+        if worker is None or not worker.burying:
+            return
+        attempt = worker.burying.pop(place % len(worker.burying))
+        self.say(f"{worker.name} buries {attempt.position}: {is_confirmed}")
+        if is_confirmed:
+            self.judge.finish(attempt, is_dead=True)
+            del worker.condemned[attempt.entry]
+            worker.lanes.acknowledge(attempt.entry, self.now)
+        else:
+            worker.lanes.keep_condemned(attempt.entry, 1.0, self.now)
+        self.turn(worker)
+
+    def receive(self, which: int, at_most: int) -> None:
+        worker = self.pick(which)
+        if worker and worker.can_receive and worker.queue:
+            worker.receive(self.now, at_most)
+            self.turn(worker)
+
+    # Time
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass in small steps, as an event loop would."""
+        """Let everybody live; a step of each whenever it has something to do."""
         end = self.now + seconds
-        while self.now < end:
-            self.now = min(end, self.now + 0.1)
-            for worker in list(self.workers.values()):
-                self._send_returning(worker)
-                self._turn(worker)
-            self.dispatch()
+        while True:
+            at = min((min(w.next_at, w.plan_link()) for w in self.workers), default=math.inf)
+            at = min([at, *(ghost[0] for ghost in self.ghosts)])
+            if at >= end:
+                break
+            self.now = max(self.now, at)
+            self._lay_ghosts()
+            for worker in list(self.workers):
+                if worker.next_at <= self.now or worker.plan_link() <= self.now:
+                    self._live(worker)
+            self.settle()
+        self.now = end
+        for worker in list(self.workers):
+            self._live(worker)
+        self.settle()
 
-    def dispatch(self, *, skip_replay: bool = False) -> None:
-        for name, message in self.subscription.dispatch(skip_replay=skip_replay):
-            self.workers[name].queue.append(message)
+    def _live(self, worker: Worker) -> None:
+        now = self.now
+        if worker.lost_at <= now:
+            worker.is_let_go()
+            self.follow(worker)
+        if worker.is_dead:
+            return
+        if worker.is_frozen:
+            worker.next_at = math.inf
+            if worker.thaws_at <= now:
+                self._thaw(worker)
+            return
+        if worker.heals_at <= now:
+            self._heal(worker)
+        worker.live(now)
+        self.turn(worker, settles=False)
 
-    def drain(self, within_s: float = 60.0) -> None:
-        """Everything succeeds from now on; nothing may be left when the time is over."""
-        end = self.now + within_s
-        for worker in self.workers.values():
-            self.reconnect(worker.name)
-        if not self.workers:
-            self.join()
-        while self.subscription.backlog() and self.now < end:
-            for name in list(self.workers):
-                self.receive(name, QUEUE)
-                while self.workers[name].running:
-                    self.finish(name, "delivered")
-                while self.workers[name].burying:
-                    self.bury(name, is_confirmed=True)
-            self.pass_time(0.1)
-
-    # What follows from it
-
-    def _turn(self, worker: Worker) -> None:
-        if worker.is_connected:
-            worker.lanes.confirm(PARTITION, self.now, self.now)
-        worker.lanes.advance(self.now)
-        for entry in [] if worker.is_draining else worker.lanes.start_attempts(self.now):
-            self._judge_start(worker, entry)
-            worker.running.append(entry)
-            self.under_way.setdefault(self._user(entry), []).append((worker.name, entry.position))
-        self._obey(worker)
-
-    def _obey(self, worker: Worker) -> None:
-        commands = worker.lanes.take_commands()
-        worker.burying += commands.dead_letter
-        for messages in commands.acknowledge.values():
-            for message in messages:
-                self.subscription.acknowledge(worker.name, message.position)
-        for positions in commands.negative_acknowledge.values():
-            if worker.is_connected:
-                worker.returning.append((self.now + NEGATIVE_ACK_DELAY_S, positions))
-        self.dispatch()
-
-    def _send_returning(self, worker: Worker) -> None:
-        while worker.returning and worker.returning[0][0] <= self.now:
-            _, positions = worker.returning.popleft()
-            self.subscription.negative_acknowledge(worker.name, positions)
-
-    def _user(self, entry: Entry) -> str:
-        return self.log.at(entry.position).key
-
-    def _judge_start(self, worker: Worker, entry: Entry) -> None:
-        user, position = self._user(entry), entry.position
-        self.attempts[position] = self.attempts.get(position, 0) + 1
-        earlier = [p for p in self.users[user] if p < position and p not in self.finished]
-        if earlier:
-            self._break(f"{worker.name} starts {position} of {user} before {earlier}")
+    def _heal(self, worker: Worker) -> None:
+        self.say(f"{worker.name} is reached again")
+        worker.is_cut = False
+        worker.heals_at = worker.notices_at = math.inf
+        worker.queue.extend(worker.wire)
+        worker.wire.clear()
         if not worker.is_connected:
-            self._break(f"{worker.name} starts {position} of {user} without a connection")
-        if self.under_way.get(user):
-            self.judgement.overlaps += 1
-            if not self.is_disturbed:
-                self._break(f"{worker.name} starts {position} while {self.under_way[user]} runs")
-        if position in self.finished:
-            self.judgement.repeated += 1
-            if not self.is_disturbed:
-                self._break(f"{worker.name} starts {position} of {user} again")
+            # What was left of its old connection ends with the first sign of life.
+            worker.is_let_go()
+            worker.connects_at = self.now + 0.2
+        elif not worker.is_member:
+            worker.notices_at = self.now
+        worker.lost_at = math.inf
 
-    def _break(self, what: str) -> None:
-        self.judgement.broken.append(f"at {self.now - 1000:.1f} s: {what}")
+    def _thaw(self, worker: Worker) -> None:
+        self.say(f"{worker.name} goes on")
+        now, frozen_at = self.now, worker.stepped_at
+        worker.is_frozen = False
+        worker.thaws_at = worker.lost_at = math.inf
+        if worker.steps_first:
+            worker.answered(now)
+            worker.step(now)
+        worker.begin(now, frozen_at)
+        worker.turn(now)
+        if not worker.is_member:
+            worker.notices_at = now + 0.1
 
-    def told(self) -> str:
-        """How everything stands, for the message of a failed check."""
-        lines = [f"pending {self.subscription.pending()}"]
-        lines += [f"replay {self.subscription.replay_queue()}"]
-        lines += [f"{w.name}: {w.lanes.statistics(self.now)}" for w in self.workers.values()]
-        return "\n".join(lines)
+    def _lay_ghosts(self) -> None:
+        for ghost in [ghost for ghost in self.ghosts if ghost[0] <= self.now]:
+            self.ghosts.remove(ghost)
+            _, attempt, is_taken = ghost
+            self.judge.end(attempt)
+            if is_taken:
+                self.judge.finish(attempt)
+
+    # How it goes on
+
+    def pick(self, which: int) -> Worker | None:
+        """A living worker that runs."""
+        able = [w for w in self.workers if not (w.is_dead or w.is_frozen)]
+        return able[which % len(able)] if able else None
+
+    def turn(self, worker: Worker, *, settles: bool = True) -> None:
+        worker.answered(self.now)
+        if worker.send(self.now):
+            self._let_overtake()
+        worker.turn(self.now)
+        self.follow(worker)
+        if settles:
+            self.settle()
+
+    def follow(self, worker: Worker) -> None:
+        """See whether this one is gone for good."""
+        is_idle = not (worker.running or worker.burying or worker.starting)
+        is_stuck = worker.is_cut or worker.is_frozen or worker.is_dead
+        if worker.is_draining and is_idle and not is_stuck:
+            # Closing a client sends the acknowledgements that it has kept.
+            worker.hand_over(self.now)
+            self._notes += [(self.now + NOTE_S, note) for note in worker.notes]
+        if worker.is_dead and not worker.is_member and worker in self.workers:
+            self.workers.remove(worker)
+
+    def _let_overtake(self) -> None:
+        for user in self.overtaking:
+            # A worker that has been there for a while can't know that this user's key has just
+            # moved to it, and that its first event is on its way behind a newer one.
+            owner = self._by_name(self.subscription.owner_of(user))
+            if owner.holds(user) or owner.is_fresh:
+                self._append(user)
+        if self.overtaking:
+            self.overtaking.clear()
+            self._hand_over(skip_replay=True)
+
+    def _by_name(self, name: str) -> Worker:
+        return next(worker for worker in self.workers if worker.is_member and worker.name == name)
+
+    def _pass_notes(self) -> None:
+        """Whoever can be reached hears what was said a moment ago."""
+        for at, note in self._notes:
+            if at <= self.now:
+                for worker in self.workers:
+                    if worker.can_reach:
+                        worker.lanes.learn(PARTITION, note)
+        self._notes = [said for said in self._notes if said[0] > self.now]
+        for worker in self.workers:
+            self._notes += [(self.now + NOTE_S, note) for note in worker.notes]
+            worker.notes.clear()
+
+    def _hand_over(self, *, skip_replay: bool = False) -> None:
+        sent = self.subscription.dispatch(skip_replay=skip_replay)
+        if sent:
+            members = {w.name: w for w in self.workers if w.is_member}
+            for name, message in sent:
+                members[name].take_in(message)
+        if self.setting.is_eager:
+            for worker in list(self.workers):
+                if worker.queue and worker.can_receive:
+                    worker.receive(self.now, 1000)
+                    worker.turn(self.now)
+
+    def settle(self) -> None:
+        """The broker sends what it can, and those who are eager take it."""
+        self._pass_notes()
+        self._hand_over()
+        if not self.setting.is_eager:
+            for worker in self.workers:
+                worker.expect_late(self.now)
+            return
+        while any(worker.queue and worker.can_receive for worker in self.workers):
+            self._hand_over()
+
+    def _user_of(self, position: Position) -> str:
+        return self.log.at(position).key
+
+    def say(self, what: str) -> None:
+        if self.trace:
+            self.trace(f"{self.now - 1000:9.3f}  {what}")
 
     def check(self) -> None:
-        """What must be true after every step."""
-        assert not self.judgement.broken, self.judgement.broken
-        for worker in self.workers.values():
-            verify(worker.lanes)
-            assert len(worker.running) == worker.lanes.statistics(self.now).events["in_flight"]
+        """What must be true between any two steps."""
+        for worker in self.workers:
+            if worker.is_touched and not worker.is_dead:
+                worker.check()
 
+    def skip(self, seconds: float) -> None:
+        """Let everybody take one step, so much later."""
+        self.now += seconds
+        for worker in list(self.workers):
+            self._live(worker)
+        self.settle()
 
-def verify(lanes: Lanes) -> None:
-    """Recompute from the lanes themselves what is counted along the way."""
-    counts = dict.fromkeys(State, 0)
-    load = payload_bytes = 0
-    for partition in lanes.partitions.values():
-        for key, lane in partition.lanes.items():
-            assert len(lane) > 0, f"the lane of {key} is empty"
-            rest = [e.position for e in lane][1:]
-            assert rest == sorted(set(rest)), f"the lane of {key} is out of order"
-            load += lane.weight
-            for entry in lane:
-                counts[entry.state] += 1
-                assert entry.lane is lane
-                assert (entry.message is None) == (entry.state in (State.AWAITED, State.PAGED))
-                assert entry is lane.head or entry.state < State.IN_FLIGHT
-                payload_bytes += entry.payload_bytes
-            assert lane.paged == sum(e.state is State.PAGED for e in lane)
-            assert all(e.state is State.PAGED for e in list(lane)[len(lane) - lane.paged :])
-    assert list(counts.values()) == lanes._tally.counts
-    assert load == lanes._tally.load
-    assert payload_bytes == lanes._tally.payload_bytes
+    def told(self) -> str:
+        """How everything stands."""
+        lines = [f"pending {self.subscription.pending()}"]
+        lines += [f"replay {self.subscription.replay_queue()}"]
+        lines += [f"{w.name}: {w.lanes.statistics(self.now)}" for w in self.workers]
+        return "\n".join(lines)

@@ -1,0 +1,65 @@
+"""How every schedule ends: everything succeeds and drains, and then nothing is left anywhere."""
+
+from __future__ import annotations
+
+from tests.unit.lanes_verify import verify_nothing_is_left
+from tests.unit.lanes_worker import Worker
+from tests.unit.lanes_world import World
+
+#: Everything is done by then, once everything succeeds.
+DRAINS_IN_S = 40.0
+#: Nobody waits for longer than that for what was given back.
+SILENCE_S = 100.0
+#: What was finished is remembered for two of these.
+GENERATION_S = 61.0
+
+
+def drain(world: World) -> None:
+    """From now on everything succeeds, and all of it is done before long."""
+    world.overtaking.clear()
+    for worker in world.workers:
+        worker.recover_soon(world.now)
+    if all(worker.is_dead or worker.is_draining for worker in world.workers):
+        world.join()
+    end = world.now + DRAINS_IN_S
+    while not _is_drained(world) and world.now < end:
+        for which in range(len(world.workers)):
+            world.receive(which, 1000)
+            _succeed(world, which)
+        world.pass_time(0.1)
+    world.check()
+    if not _is_drained(world):
+        world.judge.breaks(f"it does not drain: {world.told()}")
+    world.judge.check_all_done()
+
+
+def _succeed(world: World, which: int) -> None:
+    def has(worker: Worker | None) -> bool:
+        return worker is not None and bool(worker.running or worker.burying)
+
+    while has(world.pick(which)):
+        world.finish(which, "delivered")
+        world.bury(which, is_confirmed=True)
+
+
+def _is_drained(world: World) -> bool:
+    return not world.subscription.backlog() and not any(
+        worker.is_busy or not worker.can_reach for worker in world.workers
+    )
+
+
+def check_silence(world: World) -> None:
+    """Let a long time pass in which nothing happens; then nothing must be left anywhere."""
+    end = world.now + SILENCE_S
+    while world.now < end and any(worker.has_lanes for worker in world.workers):
+        # The clock of receiving time takes only short steps.
+        world.skip(0.25)
+    for _ in range(2):
+        world.skip(GENERATION_S)
+    for worker in world.workers:
+        verify_nothing_is_left(worker.lanes)
+        statistics = worker.lanes.statistics(world.now)
+        if not world.judge.is_disturbed:
+            assert statistics.late == 0
+        if world.judge.is_alone:
+            assert statistics.given_back == 0, "a lane is given back though there is nobody else"
