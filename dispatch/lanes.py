@@ -15,8 +15,7 @@ that stock Key_Shared loses it by. The three that are hardest to see in the code
 
 from __future__ import annotations
 
-import math
-
+from dispatch.absences import Absences
 from dispatch.commands import Commands, Note, Statistics
 from dispatch.lane import Entry, Lane, LaneKey, State
 from dispatch.options import LaneOptions
@@ -26,10 +25,6 @@ from dispatch.tally import Tally
 from dispatch.timers import Due, Timer, Timers
 from dispatch.turns import Turns
 from keylane.broker import Received
-
-#: Two clocks that should agree differ by this much at most. A timer for so short a time may ring at
-#: once, and then for ever.
-ROUNDING_S = 1e-6
 
 
 class Lanes:
@@ -41,10 +36,12 @@ class Lanes:
         self._tally = Tally(options)
         self._redelivery = Redelivery(self._tally, options.burst)
         self._timers = Timers()
+        self._absences = Absences(
+            options, self._tally, self._timers, self._redelivery, self._note, self._go_on
+        )
         self.partitions = Partitions()
         self._turns = Turns(self._tally)
         self._late = 0
-        self._given_back = 0
 
     # What happens
 
@@ -212,7 +209,7 @@ class Lanes:
             away=tally.away,
             events={state.name.lower(): tally.counts[state] for state in State},
             late=self._late,
-            given_back=self._given_back,
+            given_back=self._absences.given_back,
             fetched=self._redelivery.fetched,
             payload_bytes=tally.payload_bytes,
             oldest_head_s=self.partitions.oldest_head_s(now),
@@ -279,14 +276,7 @@ class Lanes:
             lane.is_given_back = False
             self._reconsider(partition, lane, now)
         elif lane.is_given_back:
-            self._came_back(partition, lane, entry, now)
-
-    def _came_back(self, partition: Partition, lane: Lane, entry: Entry, now: float) -> None:
-        if entry.given_back_in != lane.episode:
-            # Asked for before the head went away, so it proves nothing: once more.
-            self._redelivery.give_back(partition, lane, entry.position)
-        elif lane.awaited_until == math.inf:
-            self._await(partition, lane, self.options.quiet_s, now)
+            self._absences.came_back(partition, lane, entry, now)
 
     def _go_on(self, partition: Partition, lane: Lane, now: float) -> None:
         """The head is gone."""
@@ -303,7 +293,7 @@ class Lanes:
         if lane.head.state is State.HELD:
             self._turns.join(lane)
         elif lane.head.state is State.AWAITED:
-            self._await(partition, lane, self.options.grace_s, now)
+            self._absences.wait(partition, lane, self.options.grace_s, now)
         self._tally.weigh(lane)
 
     def _wait(self, entry: Entry, delay_s: float, now: float) -> None:
@@ -313,10 +303,6 @@ class Lanes:
             lead_s = 0.0 if entry.is_condemned else self.options.lead_s
             self._timers.set(entry.due - lead_s, Due.BACKOFF, entry.lane, entry, entry.due)
             self._tally.weigh(entry.lane)
-
-    def _await(self, partition: Partition, lane: Lane, patience_s: float, now: float) -> None:
-        lane.awaited_until = partition.received_s + patience_s
-        self._timers.set(now + patience_s, Due.AWAIT, lane, lane.head, lane.awaited_until)
 
     def _ring(self, timer: Timer, now: float) -> None:
         lane, entry = timer.lane, timer.entry
@@ -330,9 +316,9 @@ class Lanes:
         elif timer.due is Due.BACKOFF and entry:
             self._end_backoff(partition, entry, timer.token, now)
         elif timer.due is Due.AWAIT and entry:
-            self._lose_patience(partition, lane, entry, timer.token, now)
+            self._absences.lose_patience(partition, lane, entry, timer.token, now)
         elif timer.due is Due.FORGET and lane.is_given_back:
-            self._forget_given_back(partition, lane, timer.token, now)
+            self._absences.forget(partition, lane, timer.token, now)
 
     def _end_backoff(self, partition: Partition, entry: Entry, due: float, now: float) -> None:
         lane = entry.lane
@@ -360,38 +346,6 @@ class Lanes:
             self._tally.weigh(entry.lane)
         self.commands.dead_letter.append(entry)
 
-    def _lose_patience(
-        self, partition: Partition, lane: Lane, entry: Entry, until: float, now: float
-    ) -> None:
-        is_over = lane.head is not entry or entry.state is not State.AWAITED
-        if is_over or lane.awaited_until != until:
-            return
-        remaining_s = until - partition.received_s
-        if remaining_s > ROUNDING_S:
-            self._timers.set(now + remaining_s, Due.AWAIT, lane, entry, until)
-        elif not lane.is_given_back:
-            self._give_back(partition, lane, now)
-        elif lane.proofs < self.options.proofs:
-            self._ask_for_proof(partition, lane)
-        else:
-            self._presume_done(partition, lane, now)
-
-    def _give_back(self, partition: Partition, lane: Lane, now: float) -> None:
-        """The key moved: its new owner gets nothing while we hold something of it."""
-        lane.is_given_back = True
-        lane.proofs = 0
-        self._given_back += 1
-        self._note(lane.head, lane.head.count)
-        self._ask_for_proof(partition, lane)
-        self._forget_later(partition, lane, now)
-
-    def _ask_for_proof(self, partition: Partition, lane: Lane) -> None:
-        """Give back what is here: if it returns without what stands before it, that is done."""
-        lane.proofs += 1
-        lane.episode += 1
-        lane.awaited_until = math.inf
-        self._redelivery.give_all_back(partition, lane)
-
     def _note(self, entry: Entry, count: int) -> None:
         """Tell the others what the broker's count, when it is that, doesn't tell."""
         if entry.lane and count != entry.attempt - 1:
@@ -399,37 +353,11 @@ class Lanes:
             self.learn(entry.lane.partition, note)
             self.commands.notes.append((entry.lane.partition, note))
 
-    def _presume_done(self, partition: Partition, lane: Lane, now: float) -> None:
-        """Later events came back without these, so they were finished elsewhere."""
-        entries = list(lane)
-        first = next((i for i, e in enumerate(entries) if e.is_here), len(entries))
-        for entry in entries[:first]:
-            self._tally.leave(entry)
-        lane.keep(entries[first:])
-        lane.is_given_back = False
-        self._go_on(partition, lane, now)
-
-    def _forget_later(self, partition: Partition, lane: Lane, now: float) -> None:
-        # On the clock of receiving time, or what waits behind a closed gate would meet a new lane.
-        until = partition.received_s + self.options.forget_s
-        self._timers.set(now + self.options.forget_s, Due.FORGET, lane, token=until)
-
-    def _forget_given_back(
-        self, partition: Partition, lane: Lane, until: float, now: float
-    ) -> None:
-        remaining_s = until - partition.received_s
-        if remaining_s > ROUNDING_S:
-            self._timers.set(now + remaining_s, Due.FORGET, lane, token=until)
-        elif all(entry.state is State.AWAITED for entry in lane):
-            self._tally.forget(partition, lane)
-        else:
-            self._forget_later(partition, lane, now)
-
     def _burst(self, partition: Partition, now: float) -> None:
         positions = self._redelivery.burst(partition, now)
         if positions:
             self.commands.negative_acknowledge[partition.number] = positions
         for lane in self._redelivery.departed:
-            self._await(partition, lane, self.options.grace_s, now)
+            self._absences.wait(partition, lane, self.options.grace_s, now)
             self._tally.weigh(lane)
         self._redelivery.departed.clear()

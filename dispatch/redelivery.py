@@ -61,7 +61,8 @@ class Redelivery:
     def give_all_back(self, partition: Partition, lane: Lane) -> None:
         """Give back everything behind the head, in order, whatever of it was under way."""
         others = [due for due in partition.due_tails if due[0] is not lane]
-        partition.due_tails = deque([*others, (lane, lane.head.position)])
+        # From the first position there is: a late predecessor stands behind a started head.
+        partition.due_tails = deque([*others, (lane, (-1, -1, -1))])
 
     def _fetch(self, partition: Partition, lane: Lane, burst: list[Position]) -> None:
         lane.is_fetching = False

@@ -199,6 +199,8 @@ class _Bench:
         self._dead_at = dead_at
         self._running: list[Attempt] = []
         self._delivered: dict[int, list[Attempt]] = defaultdict(list)
+        #: When each stored event with a number was attempted first.
+        self._seen: dict[int, dict[str, float]] = defaultdict(dict)
         self._undone_from = 1
         self._highest = 0
         self._user = ""
@@ -215,11 +217,20 @@ class _Bench:
         for running in self._running:
             yield Flag(Wrong.OVERLAP, user, n, attempt, running)
         same = [a for a in self._delivered[n] if a.position == attempt.position]
-        if same or self._is_dead(n, attempt.wall_s - DEAD_AT_RESOLUTION_S):
+        self._seen[n].setdefault(attempt.position, attempt.wall_s)
+        is_dead = self._is_dead(n, attempt.wall_s - DEAD_AT_RESOLUTION_S)
+        if same or (is_dead and not self._is_another(attempt)):
             yield Flag(Wrong.DUPLICATE, user, n, attempt, same[-1] if same else None)
-        elif self._delivered[n]:
+        elif self._delivered[n] or is_dead:
             self.resent += 1
         self._running.append(attempt)
+
+    def _is_another(self, attempt: Attempt) -> bool:
+        """Whether it was another stored event with the same number that was dead-lettered."""
+        dead_at = self._dead_at[self._user, attempt.n] + DEAD_AT_RESOLUTION_S
+        seen = self._seen[attempt.n]
+        others = (at for position, at in seen.items() if position != attempt.position)
+        return seen[attempt.position] > dead_at and any(at <= dead_at for at in others)
 
     def end(self, attempt: Attempt) -> None:
         self._running.remove(attempt)

@@ -47,6 +47,10 @@ def in_lanes(name: str, old: str, new: str, *, is_rare: bool = False, first: int
     return Mutant(name, "dispatch/lanes.py", old, new, is_rare, first)
 
 
+def in_absences(name: str, old: str, new: str, *, is_rare: bool = False, first: int = 0) -> Mutant:
+    return Mutant(name, "dispatch/absences.py", old, new, is_rare, first)
+
+
 def in_redelivery(
     name: str, old: str, new: str, *, is_rare: bool = False, first: int = 0
 ) -> Mutant:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.unit.mutant import in_lanes, in_partition, in_redelivery, in_tally
+from tests.unit.mutant import in_absences, in_lanes, in_partition, in_redelivery, in_tally
 
 MUTANTS: Final = (
     # Attempts are counted by the broker where it can be trusted.
@@ -140,7 +140,7 @@ MUTANTS: Final = (
         "        if partition.connected_s < self.options.fresh_s:\n",
         is_rare=True,
     ),
-    in_lanes(
+    in_absences(
         "a rounding error keeps a timer ringing",
         "        if remaining_s > ROUNDING_S:\n"
         "            self._timers.set(now + remaining_s, Due.AWAIT, lane, entry, until)\n",
@@ -167,7 +167,7 @@ MUTANTS: Final = (
         "        if partition.lanes.get(lane.key) is not lane:\n            return\n",
         "",
     ),
-    in_lanes(
+    in_absences(
         "an old timer ends the patience with a newer wait",
         "        if is_over or lane.awaited_until != until:\n",
         "        if is_over:\n",

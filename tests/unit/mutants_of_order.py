@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.unit.mutant import Mutant, in_lanes, in_partition, in_redelivery, in_tally
+from tests.unit.mutant import Mutant, in_absences, in_lanes, in_partition, in_redelivery, in_tally
 
 MUTANTS: Final = (
     # One attempt of a lane at a time, in order.
@@ -55,9 +55,9 @@ MUTANTS: Final = (
         first=248,
     ),
     # The circular wait.
-    in_lanes(
+    in_absences(
         "nothing is given back when a head stays away",
-        "        self._redelivery.give_back(partition, lane, lane.head.position)\n",
+        "        self._redelivery.give_all_back(partition, lane)\n",
         "",
     ),
     in_redelivery(
@@ -65,7 +65,7 @@ MUTANTS: Final = (
         "        for entry in lane.entries_from(position):\n            if len(burst)",
         "        for entry in list(lane.entries_from(position))[::-1]:\n            if len(burst)",
     ),
-    in_lanes(
+    in_absences(
         "patience runs out at once",
         "        lane.awaited_until = partition.received_s + patience_s\n"
         "        self._timers.set(now + patience_s, Due.AWAIT,",
@@ -87,24 +87,36 @@ MUTANTS: Final = (
         "            self._await(partition, lane, self.options.quiet_s, now)\n",
         first=1777,
     ),
-    in_lanes(
+    in_absences(
         "what was given back in an earlier episode proves its predecessors done",
         "        if entry.given_back_in != lane.episode:\n",
         "        if False:\n",
         is_rare=True,
     ),
-    in_lanes(
+    in_absences(
         "an event that came back alone waits for its predecessors for ever",
         "        elif lane.awaited_until == math.inf:\n"
-        "            self._await(partition, lane, self.options.quiet_s, now)\n",
+        "            self.wait(partition, lane, self.options.quiet_s, now)\n",
         "",
         first=426,
     ),
-    in_lanes(
+    in_absences(
         "predecessors that did not come back are still awaited",
-        "        elif lane.is_given_back:\n            self._presume_done(partition, lane, now)\n",
-        "        elif lane.is_given_back:\n            self._give_back(partition, lane, now)\n",
+        "        else:\n            self._presume_done(partition, lane, now)\n",
+        "        else:\n            self._give_back(partition, lane, now)\n",
         first=1167,
+    ),
+    in_absences(
+        "one proof is enough",
+        "        elif lane.proofs < self.options.proofs:\n",
+        "        elif False:\n",
+        is_rare=True,
+    ),
+    in_redelivery(
+        "a second proof is asked for out of order",
+        "        others = [due for due in partition.due_tails if due[0] is not lane]\n",
+        "        others = list(partition.due_tails)\n",
+        first=4000,
     ),
     in_lanes(
         "a head that is back leaves its lane given back",
@@ -147,13 +159,13 @@ MUTANTS: Final = (
         "        elif timer.due is Due.FORGET and lane.is_given_back:\n",
         "        elif timer.due is Due.FORGET and False:\n",
     ),
-    in_lanes(
+    in_absences(
         "a lane that was given back is forgotten while it holds something",
         "        elif all(entry.state is State.AWAITED for entry in lane):\n",
         "        elif True:\n",
         is_rare=True,
     ),
-    in_lanes(
+    in_absences(
         "a lane is forgotten by the wall clock",
         "        if remaining_s > ROUNDING_S:\n"
         "            self._timers.set(now + remaining_s, Due.FORGET, lane, token=until)\n"

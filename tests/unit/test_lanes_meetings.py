@@ -152,3 +152,12 @@ def test_a_running_attempt_that_others_made_too_weighs_what_a_failed_one_does(de
     # The desk verifies the sum.
     desk.arrive("Ada", 1, count=1)
     assert desk.running[1].attempt == 2
+
+
+def test_a_late_predecessor_is_given_back_with_the_rest(desk: Desk) -> None:
+    desk.arrive("Ada", 2)
+    desk.arrive("Ada", 1)
+    desk.arrive("Ada", 3)
+    desk.fail(2)
+    desk.wait(12)
+    assert sorted(desk.returned) == [1, 2, 3]

@@ -136,6 +136,21 @@ def test_a_dead_letter_lets_the_next_one_go_from_its_moment_on(story: Story) -> 
     assert told(story.book.verdict({("u", 1): 3.5})) == [(Wrong.INVERSION, 2)]
 
 
+def test_the_twin_of_a_dead_letter_that_its_sender_stored_twice_is_no_duplicate(
+    story: Story,
+) -> None:
+    story.end(story.start(1, position="0:1:1"), 500)
+    dead_at = {("u", 1): 2.5}
+    for _ in range(3):
+        story.end(story.start(1, position="0:1:7"), 500)
+    verdict = story.book.verdict(dead_at)
+    assert told(verdict) == []
+    assert verdict.resent == 3
+
+    story.end(story.start(1, position="0:1:1"), 500)
+    assert told(story.book.verdict(dead_at)) == [(Wrong.DUPLICATE, 1)]
+
+
 def test_what_was_dead_lettered_and_comes_again_is_a_duplicate(story: Story) -> None:
     story.fail(1)
     story.deliver(1)
