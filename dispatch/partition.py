@@ -115,11 +115,9 @@ class Partition:
         It was a head wherever it has been, so the broker's count is true; unless another worker
         knew better, or its predecessor was finished here: then it was attempted nowhere.
         """
-        count = message.redelivery_count
-        if not count or key in self.served:
-            return 0
-        note = self.notes.get(message.position)
-        return note.attempts_at(count) if note else count
+        if note := self.notes.get(message.position):
+            return note.attempts_at(message.redelivery_count)
+        return 0 if key in self.served else message.redelivery_count
 
     def confirm(self, asked_at: float) -> None:
         if asked_at >= self.doubted_at:

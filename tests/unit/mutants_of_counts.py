@@ -10,14 +10,14 @@ MUTANTS: Final = (
     # Attempts are counted by the broker where it can be trusted.
     in_partition(
         "attempts of other workers don't count",
-        "        return note.attempts_at(count) if note else count\n",
+        "        return 0 if key in self.served else message.redelivery_count\n",
         "        return 0\n",
         first=285,
     ),
     in_partition(
         "a note of another worker is not heard",
-        "        return note.attempts_at(count) if note else count\n",
-        "        return count\n",
+        "        if note := self.notes.get(message.position):\n",
+        "        if (note := self.notes.get(message.position)) and False:\n",
         is_rare=True,
     ),
     in_lanes(
@@ -38,8 +38,8 @@ MUTANTS: Final = (
     ),
     in_partition(
         "what comes behind a finished event is taken for attempted",
-        "        if not count or key in self.served:\n",
-        "        if not count:\n",
+        "        return 0 if key in self.served else message.redelivery_count\n",
+        "        return message.redelivery_count\n",
         is_rare=True,
     ),
     in_lanes(

@@ -157,3 +157,10 @@ def test_a_worker_that_leaves_tells_of_what_it_retried_from_its_own_memory() -> 
     desk.lanes.hand_over()
     desk.step()
     assert notes(desk)[-1] == (1, 0, 2)
+
+
+def test_a_note_counts_also_if_the_broker_counted_nothing() -> None:
+    desk = Desk()
+    desk.lanes.learn(0, Note((1, 2, -1), redeliveries=0, attempts=2))
+    come_back(desk, 2, count=0)
+    assert desk.running[2].attempt == 3
