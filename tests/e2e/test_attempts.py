@@ -17,8 +17,8 @@ from tests.waiting import until
 pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(180)]
 
 ATTEMPTS = 3
-#: Redelivery takes 0.1 to 0.35 s of it; the rest is for a busy machine.
-SLACK_S = 0.5
+#: On an idle machine attempts are at most 0.3 s late; the rest is for a busy one.
+SLACK_S = 1.0
 BACKOFF_S = 0.5
 JITTER = 0.2
 USERS = [f"user-{number}" for number in range(80 if FULL else 40)]
@@ -108,5 +108,6 @@ async def test_attempts_come_when_their_backoff_says(make_stage: MakeStage, user
 
     spacings = [s for user in failing for s in receiver.book.spacings_s(user, 1)]
     assert len(spacings) == users * (ATTEMPTS - 1)
+    print(f"spacings {min(spacings):.3f} to {max(spacings):.3f} s")  # noqa: T201  shown with -rP
     assert min(spacings) >= BACKOFF_S * (1 - JITTER)
     assert max(spacings) <= BACKOFF_S * (1 + JITTER) + SLACK_S
