@@ -62,6 +62,15 @@ class Absences:
         elif lane.awaited_until == math.inf:
             self.wait(partition, lane, self.options.quiet_s, now)
 
+    def met(self, partition: Partition, lane: Lane, entry: Entry) -> None:
+        """An event that was not known arrives for a lane that was given back: it goes back too."""
+        if lane.entries[-1] is entry:
+            self._redelivery.give_back(partition, lane, entry.position)
+        else:
+            # Those behind it went back before it, so they prove nothing of it.
+            lane.proofs = 0
+            self._ask_for_proof(partition, lane)
+
     def lose_patience(
         self, partition: Partition, lane: Lane, entry: Entry, until: float, now: float
     ) -> None:

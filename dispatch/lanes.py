@@ -250,7 +250,7 @@ class Lanes:
         else:
             self._tally.hold_payload(entry, message)
         if lane.is_given_back:
-            self._redelivery.give_back(partition, lane, entry.position)
+            self._absences.met(partition, lane, entry)
         if entry is lane.head:
             self._reconsider(partition, lane, now)
         else:

@@ -74,17 +74,16 @@ MUTANTS: Final = (
     ),
     in_lanes(
         "what arrives for a lane that was given back is kept",
-        "        if lane.is_given_back:\n"
-        "            self._redelivery.give_back(partition, lane, entry.position)\n",
+        "        if lane.is_given_back:\n            self._absences.met(partition, lane, entry)\n",
         "",
         first=1777,
     ),
     in_lanes(
         "what newly arrives for a given back lane proves its predecessors done",
+        "        if lane.is_given_back:\n            self._absences.met(partition, lane, entry)\n",
         "        if lane.is_given_back:\n"
-        "            self._redelivery.give_back(partition, lane, entry.position)\n",
-        "        if lane.is_given_back:\n"
-        "            self._await(partition, lane, self.options.quiet_s, now)\n",
+        "            lane.proofs = self.options.proofs\n"
+        "            self._absences.wait(partition, lane, self.options.quiet_s, now)\n",
         first=1777,
     ),
     in_absences(
@@ -105,6 +104,12 @@ MUTANTS: Final = (
         "        else:\n            self._presume_done(partition, lane, now)\n",
         "        else:\n            self._give_back(partition, lane, now)\n",
         first=1167,
+    ),
+    in_absences(
+        "what was given back before an unknown predecessor proves that it is done",
+        "        if lane.entries[-1] is entry:\n",
+        "        if True:\n",
+        is_rare=True,
     ),
     in_absences(
         "one proof is enough",

@@ -166,6 +166,22 @@ def test_an_event_that_was_overtaken_by_one_of_its_successors_is_attempted_first
     assert list(desk.running) == [1]
 
 
+def test_an_unknown_predecessor_that_is_given_back_is_not_taken_for_done(desk: Desk) -> None:
+    desk.arrive("Ada", 1, 3)
+    desk.fail(1)
+    desk.wait(3.6)
+    assert desk.returned == [1, 3]
+    desk.arrive("Ada", 3, count=1)
+    desk.arrive("Ada", 2)
+    desk.wait(0.2)
+    assert desk.returned == [1, 3, 2, 3]
+    # The predecessor went elsewhere; once and twice are not enough any more.
+    for count in (2, 3):
+        desk.arrive("Ada", 3, count=count)
+        desk.wait(0.2)
+        assert desk.running == {}
+
+
 def test_what_was_given_back_before_the_head_went_away_proves_nothing(desk: Desk) -> None:
     desk.arrive("Ada", 1, 2)
     desk.fail(1)
