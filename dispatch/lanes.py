@@ -2,12 +2,9 @@
 
 Pure: arrivals, outcomes, connection changes and the time go in; attempts to start and commands to
 the broker come out. docs/delivery.md has the rules by which it keeps a user's order over everything
-that stock Key_Shared loses it by. The three that are hardest to see in the code:
+that stock Key_Shared loses it by, dispatch/absences.py what becomes of a head that stays away. Two
+more are hard to see in the code:
 
-- A head that is not back within `grace_s` means that the key moved, and its new owner gets nothing
-  while we hold the rest. So that is given back too, and whatever arrives for the lane later once
-  as well: the broker redelivers in order, so an event that comes back without its predecessors
-  proves that those are done.
 - Losing the connection means losing ownership, noticed or not: nothing is attempted unless the
   broker answered lately, and what was held is dropped when the connection is back.
 - A timer can't be cancelled. It looks whether what it was set for is still so.
@@ -223,7 +220,7 @@ class Lanes:
     def _open(self, partition: Partition, key: LaneKey, message: Received, now: float) -> None:
         lane = partition.lanes[key] = Lane(key, partition.number, now)
         entry = Entry(lane, message, message.position)
-        entry.attempts_elsewhere = partition.attempts_before(lane.key, message)
+        entry.attempts_elsewhere = partition.attempts_before(key, message)
         lane.add(entry)
         self._tally.enter(entry)
         if message.redelivery_count or partition.connected_s < self.options.fresh_s:
