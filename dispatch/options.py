@@ -16,8 +16,9 @@ class LaneOptions:
     #: Unfinished events of one user beyond which the worker receives no more.
     max_lane_events: int = 100_000
     #: For so long after the broker answered, counted from the question, attempts may start. The
-    #: broker removes a consumer that it can't reach after 30 s at the earliest.
-    lease_s: float = 20.0
+    #: broker removes a consumer that it can't reach after 30 s at the earliest; less is for a topic
+    #: that moves or is loaded anew meanwhile.
+    lease_s: float = 6.0
     #: Bytes of payload that may wait in all lanes together before they keep only a few events each.
     payload_budget_bytes: int = 256 * 1024 * 1024
     #: How long a negatively acknowledged head may take; measured, it is back after 0.134 s.

@@ -155,7 +155,7 @@ class DispatchSettings(_Section):
         description="Bytes of waiting payloads beyond which only a few of each user are kept.",
     )
     lease_s: Seconds = Field(
-        20.0,
+        6.0,
         description="Seconds without an answer from the broker after which no attempt starts; "
         "below the broker's keepAliveIntervalSeconds (30).",
     )

@@ -18,7 +18,7 @@ DESTINATION = "crm"
 AT_MOST = 4
 #: While the broker is away a worker waits for it, gives up, and is started again.
 READY_WITHIN_S = 90.0
-_STARTS = 3
+_STARTS = 6
 
 
 class Worker:

@@ -16,8 +16,11 @@ LATENCY_S = 0.02
 #: Of a failed head; the redelivery that follows takes 0.1 to 0.35 s.
 BACKOFF = ["--backoff-min", "0.5", "--backoff-max", "0.5", "--jitter", "0"]
 BACKOFF_S = 0.5
-#: A key that moves is found out after 2 s; the rest is for a busy machine.
-STALL_S = BACKOFF_S + 5.0
+#: A key that moves is found out after 2 s of receiving; the rest is for a busy machine.
+STALL_S = BACKOFF_S + 7.5
+#: Between two events of a user. Three quarters of what one worker can do: one that has more than it
+#: can do does not always receive, and so finds out later.
+PERIOD_S = 0.8
 #: How much is delivered while workers come and go: 20,000 events or more at full size.
 SCALE = 8 if FULL else 1
 USERS = [f"user-{number}" for number in range(200)]
@@ -43,7 +46,7 @@ async def test_workers_join_and_leave_under_load_while_heads_fail(make_stage: Ma
     receiver = await stage.receive(VerifyingReceiver(fail_heads(1, every=5, delay_s=LATENCY_S)))
     ledger = await stage.ledger()
     is_enough = asyncio.Event()
-    feeding = asyncio.create_task(ledger.keep_posting(USERS, is_enough, every_s=0.4))
+    feeding = asyncio.create_task(ledger.keep_posting(USERS, is_enough, every_s=PERIOD_S))
     to = ["crm", receiver.url, "--concurrency", "8", *BACKOFF]
 
     staying = await stage.dispatch(*to)
