@@ -90,7 +90,7 @@ MUTANTS: Final = (
         "what was given back in an earlier episode proves its predecessors done",
         "        if entry.given_back_in != lane.episode:\n",
         "        if False:\n",
-        is_rare=True,
+        first=19960,
     ),
     in_absences(
         "an event that came back alone waits for its predecessors for ever",
@@ -133,7 +133,7 @@ MUTANTS: Final = (
         "an event is given back only once, not once in an episode",
         "            if entry.is_here and entry.given_back_in != lane.episode:\n",
         "            if entry.is_here and not entry.given_back_in:\n",
-        is_rare=True,
+        first=4020,
     ),
     in_redelivery(
         "an event that came back is given back for ever",
@@ -168,7 +168,7 @@ MUTANTS: Final = (
         "a lane that was given back is forgotten while it holds something",
         "        elif all(entry.state is State.AWAITED for entry in lane):\n",
         "        elif True:\n",
-        is_rare=True,
+        first=4490,
     ),
     in_absences(
         "a lane is forgotten by the wall clock",
@@ -294,6 +294,6 @@ MUTANTS: Final = (
         "a lane that was being fetched when the connection was lost is never fetched again",
         "        lane.is_given_back = lane.is_fetching = False\n",
         "        lane.is_given_back = False\n",
-        is_rare=True,
+        first=24590,
     ),
 )
