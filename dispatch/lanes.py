@@ -12,7 +12,7 @@ more are hard to see in the code:
 
 from __future__ import annotations
 
-from dispatch.absences import Absences
+from dispatch.absences import ROUNDING_S, Absences
 from dispatch.commands import Commands, Note, Statistics
 from dispatch.lane import Entry, Lane, LaneKey, State
 from dispatch.options import LaneOptions
@@ -225,9 +225,18 @@ class Lanes:
         self._tally.enter(entry)
         if message.redelivery_count or partition.connected_s < self.options.fresh_s:
             lane.is_settling = True
-            self._timers.set(now + self.options.settle_s, Due.SETTLE, lane)
+            self._settle(partition, lane, partition.calm_s + self.options.settle_s, now)
             self._tally.weigh(lane)
         else:
+            self._reconsider(partition, lane, now)
+
+    def _settle(self, partition: Partition, lane: Lane, until: float, now: float) -> None:
+        """An earlier event may still be on its way: let the lane wait while that is looked for."""
+        remaining_s = until - partition.calm_s
+        if remaining_s > ROUNDING_S:
+            self._timers.set(now + remaining_s, Due.SETTLE, lane, token=until)
+        else:
+            lane.is_settling = False
             self._reconsider(partition, lane, now)
 
     def _queue_up(self, partition: Partition, lane: Lane, message: Received, now: float) -> None:
@@ -308,8 +317,7 @@ class Lanes:
         if partition.lanes.get(lane.key) is not lane:
             return
         if timer.due is Due.SETTLE:
-            lane.is_settling = False
-            self._reconsider(partition, lane, now)
+            self._settle(partition, lane, timer.token, now)
         elif timer.due is Due.BACKOFF and entry:
             self._end_backoff(partition, entry, timer.token, now)
         elif timer.due is Due.AWAIT and entry:
@@ -322,7 +330,7 @@ class Lanes:
         if lane is None or entry.state is not State.BACKOFF or entry.due != due:
             return
         if entry.is_condemned:
-            self._dead_letter(entry)
+            self._end_wait_of_condemned(partition, lane, entry, now)
         elif entry.is_stray or not self._must_stay(entry):
             partition.due_heads.append(entry)
         elif now < due:
@@ -333,6 +341,20 @@ class Lanes:
             entry.stays = True
             self._tally.move(entry, State.HELD)
             self._reconsider(partition, lane, now)
+
+    def _end_wait_of_condemned(
+        self, partition: Partition, lane: Lane, entry: Entry, now: float
+    ) -> None:
+        if not entry.is_stray:
+            self._dead_letter(entry)
+        elif partition.connected_s < self.options.fresh_s:
+            # If it is still ours the broker is about to send it again.
+            self._wait(entry, self.options.fresh_s, now)
+        else:
+            # Another worker has it, or had: what is to become of it is decided there.
+            lane.remove_head()
+            self._tally.leave(entry)
+            self._go_on(partition, lane, now)
 
     def _must_stay(self, entry: Entry) -> bool:
         return entry.stays or entry.lane in self._tally.full or not self._tally.is_receiving

@@ -27,7 +27,7 @@ class LaneOptions:
     #: it tells the broker, so none comes too early.
     lead_s: float = 0.1
     #: How long a redelivered event that opens a lane waits for a predecessor.
-    settle_s: float = 0.1
+    settle_s: float = 0.2
     #: For so long after a connection began every event that opens a lane waits like that.
     fresh_s: float = 2.0
     #: How long an event that came back waits for predecessors that did not, before they are

@@ -21,6 +21,9 @@ FINISHED_KEPT: Final = 50_000
 #: The most that one step adds to the clock of receiving time: a process that did not run for a
 #: while must not believe that the broker was silent for that long.
 MAX_STEP_S: Final = 0.25
+#: The same of the clock that short waits go by. A worker's steps are 0.02 s apart when nothing
+#: happens; after a longer one messages that have come meanwhile may not have been looked at yet.
+CALM_STEP_S: Final = 0.025
 
 
 _K = TypeVar("_K", bound=Hashable)
@@ -62,8 +65,9 @@ class Partition:
     """Lanes by key, and what waits to be given back to the broker.
 
     `received_s` is a clock that runs only while messages can reach us: a closed gate or a lost
-    connection must not look like a key that moved. `confirmed_at` is when the question was asked
-    that the broker answered last.
+    connection must not look like a key that moved. `calm_s` runs with it, but only as far as
+    what came has been looked at too. `confirmed_at` is when the question was asked that the broker
+    answered last.
     """
 
     number: int
@@ -74,6 +78,7 @@ class Partition:
     connected_from_s: float = 0.0
     is_receiving: bool = False
     received_s: float = 0.0
+    calm_s: float = 0.0
     stepped_at: float = 0.0
     confirmed_at: float = -math.inf
     #: Answers to questions from before this are worth nothing: the process was stopped.
@@ -100,7 +105,9 @@ class Partition:
 
     def step(self, now: float, freeze_s: float) -> None:
         if self.is_receiving and self.is_connected and self.is_trusted:
-            self.received_s += min(now - self.stepped_at, MAX_STEP_S)
+            passed_s = now - self.stepped_at
+            self.received_s += min(passed_s, MAX_STEP_S)
+            self.calm_s += min(passed_s, CALM_STEP_S)
         if now - self.stepped_at > freeze_s:
             self.confirmed_at = -math.inf
             self.doubted_at = now

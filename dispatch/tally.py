@@ -90,9 +90,13 @@ class Tally:
             self.full.discard(lane)
 
     def drop_all_but_running(self, partition: Partition, lane: Lane) -> None:
-        """Drop what the broker will send again if it is still ours; an attempt goes on."""
+        """Drop what the broker will send again if it is still ours; an attempt goes on.
+
+        An event that is to be dead-lettered is kept too, or it would be attempted again.
+        """
         head = lane.head
-        if head.state not in (State.IN_FLIGHT, State.DEAD_LETTERING):
+        is_running = head.state in (State.IN_FLIGHT, State.DEAD_LETTERING)
+        if not is_running and not head.is_condemned:
             self.forget(partition, lane)
             return
         head.is_stray = True
@@ -134,5 +138,6 @@ class Tally:
         return self._closed_s + (0.0 if self.is_receiving else now - self._closed_at)
 
     def _is_held_up(self) -> bool:
-        # A full lane whose head is on its way back must receive, or it would never drain.
-        return any(not lane.is_away for lane in self.full)
+        # A full lane whose head is on its way back must receive, or it would never drain; and so
+        # must one that waits for what may come before its head.
+        return any(not (lane.is_away or lane.is_settling) for lane in self.full)

@@ -76,7 +76,7 @@ class Desk:
     def wait(self, seconds: float) -> None:
         end = self.now + seconds
         while self.now < end:
-            self.now = min(end, self.now + 0.05)
+            self.now = min(end, self.now + 0.02)
             self.step()
 
     def deliver(self, number: int) -> None:

@@ -62,8 +62,13 @@ MUTANTS: Final = (
     ),
     in_tally(
         "a full lane keeps the gate shut though its head is on its way back",
+        "        return any(not (lane.is_away or lane.is_settling) for lane in self.full)\n",
+        "        return any(not lane.is_settling for lane in self.full)\n",
+    ),
+    in_tally(
+        "a full lane keeps the gate shut though it waits for a predecessor",
+        "        return any(not (lane.is_away or lane.is_settling) for lane in self.full)\n",
         "        return any(not lane.is_away for lane in self.full)\n",
-        "        return bool(self.full)\n",
     ),
     in_tally(
         "the gate is shut though a slot is idle",
@@ -121,7 +126,8 @@ MUTANTS: Final = (
     ),
     in_lanes(
         "what could not be dead-lettered is attempted again",
-        "        if entry.is_condemned:\n            self._dead_letter(entry)\n        elif",
+        "        if entry.is_condemned:\n"
+        "            self._end_wait_of_condemned(partition, lane, entry, now)\n        elif",
         "        if",
         first=192,
     ),
@@ -159,6 +165,18 @@ MUTANTS: Final = (
         "a running attempt that is counted anew keeps its weight",
         "            self._tally.weigh(lane)\n            return\n        self._tally.move(",
         "            return\n        self._tally.move(",
+        is_rare=True,
+    ),
+    in_tally(
+        "what is condemned is attempted again after a lost connection",
+        "        if not is_running and not head.is_condemned:\n",
+        "        if not is_running:\n",
+        is_rare=True,
+    ),
+    in_lanes(
+        "what is condemned and is another worker's is dead-lettered all the same",
+        "        if not entry.is_stray:\n            self._dead_letter(entry)\n",
+        "        if True:\n            self._dead_letter(entry)\n",
         is_rare=True,
     ),
     # A forgotten lane's timers.

@@ -90,7 +90,7 @@ MUTANTS: Final = (
         "what was given back in an earlier episode proves its predecessors done",
         "        if entry.given_back_in != lane.episode:\n",
         "        if False:\n",
-        first=19960,
+        is_rare=True,
     ),
     in_absences(
         "an event that came back alone waits for its predecessors for ever",
@@ -155,8 +155,8 @@ MUTANTS: Final = (
     ),
     in_partition(
         "a process that stood still takes that for the broker's silence",
-        "            self.received_s += min(now - self.stepped_at, MAX_STEP_S)\n",
-        "            self.received_s += now - self.stepped_at\n",
+        "            self.received_s += min(passed_s, MAX_STEP_S)\n",
+        "            self.received_s += passed_s\n",
         first=475,
     ),
     in_lanes(
@@ -187,8 +187,14 @@ MUTANTS: Final = (
     ),
     in_lanes(
         "an earlier event does not take its place while its lane settles",
-        "        if timer.due is Due.SETTLE:\n            lane.is_settling = False\n",
-        "        if timer.due is Due.SETTLE:\n",
+        "        else:\n            lane.is_settling = False\n",
+        "        else:\n",
+    ),
+    in_partition(
+        "a process that stood still has waited for predecessors",
+        "            self.calm_s += min(passed_s, CALM_STEP_S)\n",
+        "            self.calm_s += passed_s\n",
+        is_rare=True,
     ),
     # Duplicates of an event in hand, and of one finished lately.
     in_lanes(
@@ -276,7 +282,7 @@ MUTANTS: Final = (
     ),
     in_tally(
         "a running attempt is dropped with its connection",
-        "        if head.state not in (State.IN_FLIGHT, State.DEAD_LETTERING):\n",
+        "        if not is_running and not head.is_condemned:\n",
         "        if True:\n",
     ),
     in_tally(

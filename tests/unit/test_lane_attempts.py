@@ -8,7 +8,7 @@ from tests.unit.lanes_desk import Arrival, Desk
 
 def come_back(desk: Desk, number: int, count: int, key: str = "Ada") -> None:
     desk.lanes.arrive(0, Arrival(key, number, count), desk.now)
-    desk.wait(0.15)
+    desk.wait(0.25)
 
 
 def test_a_head_that_comes_from_another_worker_was_attempted_there() -> None:

@@ -80,7 +80,7 @@ def test_attempts_are_counted_over_redeliveries(desk: Desk) -> None:
 
 def test_what_other_workers_attempted_counts_too(desk: Desk) -> None:
     desk.arrive("Ada", 1, count=3)
-    desk.wait(0.2)
+    desk.wait(0.3)
     assert desk.running[1].attempt == 4
 
 
@@ -240,7 +240,7 @@ def test_a_redelivered_event_that_opens_a_lane_waits_for_a_predecessor(desk: Des
     desk.arrive("Ada", 2, count=1)
     assert desk.running == {}
     desk.arrive("Ada", 1, count=1)
-    desk.wait(0.2)
+    desk.wait(0.3)
     assert list(desk.running) == [1]
     assert desk.lanes.statistics(desk.now).late == 0
 
@@ -250,7 +250,7 @@ def test_everything_settles_right_after_a_connection() -> None:
     desk.lanes.connect(0, desk.now)
     desk.arrive("Ada", 2)
     assert desk.running == {}
-    desk.wait(0.2)
+    desk.wait(0.3)
     assert list(desk.running) == [2]
 
 

@@ -131,17 +131,17 @@ def test_an_event_behind_a_redelivered_one_was_never_attempted_though_its_lane_i
     desk: Desk,
 ) -> None:
     desk.arrive("Ada", 1, count=1)
-    desk.wait(0.2)
+    desk.wait(0.3)
     desk.deliver(1)
     desk.arrive("Ada", 2, count=1)
-    desk.wait(0.2)
+    desk.wait(0.3)
     assert desk.running[2].attempt == 1
 
 
 def test_a_predecessor_that_takes_its_place_was_the_one_that_was_attempted(desk: Desk) -> None:
     desk.arrive("Ada", 2, count=1)
     desk.arrive("Ada", 1, count=2)
-    desk.wait(0.2)
+    desk.wait(0.3)
     assert desk.running[1].attempt == 3
     desk.deliver(1)
     assert desk.running[2].attempt == 1
@@ -161,3 +161,40 @@ def test_a_late_predecessor_is_given_back_with_the_rest(desk: Desk) -> None:
     desk.fail(2)
     desk.wait(12)
     assert sorted(desk.returned) == [1, 2, 3]
+
+
+def test_what_is_condemned_is_not_attempted_again_after_a_lost_connection(desk: Desk) -> None:
+    desk.arrive("Ada", 1, 2)
+    desk.lanes.give_up(desk.running.pop(1))
+    desk.step()
+    desk.lanes.keep_condemned(desk.dead[0], 1.0, desk.now)
+    reconnect(desk)
+    desk.arrive("Ada", 1, 2, count=1)
+    desk.wait(1.0)
+    assert desk.running == {}
+    assert [entry.position[1] for entry in desk.dead] == [1, 1]
+
+
+def test_what_is_condemned_and_was_another_workers_after_a_lost_connection_is_left_to_it(
+    desk: Desk,
+) -> None:
+    desk.arrive("Ada", 1)
+    desk.lanes.give_up(desk.running.pop(1))
+    desk.step()
+    desk.lanes.keep_condemned(desk.dead[0], 1.0, desk.now)
+    reconnect(desk)
+    desk.arrive("Ada", 2)
+    desk.wait(10.0)
+    assert list(desk.running) == [2]
+    assert len(desk.dead) == 1
+
+
+def test_a_predecessor_is_awaited_for_as_long_as_nobody_looks_for_it(desk: Desk) -> None:
+    desk.arrive("Ada", 2, count=1)
+    # The process did not run, and what came meanwhile was not looked at.
+    desk.now += 0.9
+    desk.step()
+    assert desk.running == {}
+    desk.arrive("Ada", 1, count=1)
+    desk.wait(0.3)
+    assert list(desk.running) == [1]
