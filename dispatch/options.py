@@ -32,10 +32,11 @@ class LaneOptions:
     fresh_s: float = 2.0
     #: How long an event that came back waits for predecessors that did not, before they are
     #: taken for done elsewhere.
-    quiet_s: float = 0.25
+    quiet_s: float = 0.5
     #: How often such an event has to come back without them. Once is not enough: a message that the
-    #: broker is just reading for its redelivery overtakes those of a consumer that leaves then.
-    proofs: int = 2
+    #: broker is just reading for its redelivery overtakes those of a consumer that leaves then. And
+    #: those of a consumer that died with many were seen to come 1.9 s later, after two.
+    proofs: int = 4
     #: When a lane that was given back and stayed empty is forgotten.
     forget_s: float = 30.0
     #: Events of one lane that count at the receive gate; a lane whose head failed counts as one.

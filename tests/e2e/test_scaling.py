@@ -17,7 +17,7 @@ LATENCY_S = 0.02
 BACKOFF = ["--backoff-min", "0.5", "--backoff-max", "0.5", "--jitter", "0"]
 BACKOFF_S = 0.5
 #: A key that moves is found out after 2 s of receiving; the rest is for a busy machine.
-STALL_S = BACKOFF_S + 7.5
+STALL_S = BACKOFF_S + 9.5
 #: Between two events of a user. Three quarters of what one worker can do: one that has more than it
 #: can do does not always receive, and so finds out later.
 PERIOD_S = 0.8

@@ -39,6 +39,8 @@ class Gated(LaneOptions):
     """Options whose gate can be small beside the concurrency."""
 
     gate: int = 48
+    #: Fewer than a worker asks for, so that schedules reach what comes after them.
+    proofs: int = 2
 
     @property
     @override
