@@ -104,17 +104,9 @@ class DeadLetters:
             async with asyncio.timeout(self._timeout_s):
                 receipt = await confirmed
         except TimeoutError as error:
-            await self._give_up_on(publisher)
             raise PublishUnconfirmed from error
         if isinstance(receipt, BrokerError):
-            await self._give_up_on(publisher)
             raise receipt
-
-    async def _give_up_on(self, publisher: Publisher) -> None:
-        """Have it opened anew if it lost its connection: the client may never find back."""
-        if publisher is self._publisher and not publisher.is_connected():
-            self._publisher = None
-            await publisher.close()
 
     async def _open(self) -> Publisher:
         async with self._opening:

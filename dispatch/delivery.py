@@ -6,7 +6,7 @@ import contextlib
 
 from keylane.broker import Received
 from keylane.errors import ContractError
-from keylane.event import Event, from_message
+from keylane.event import CORRELATION, Event, from_message
 
 
 class Delivery:
@@ -50,5 +50,10 @@ class Delivery:
             "position": self.position,
         }
         with contextlib.suppress(ContractError):
-            facts["id"] = self.event.id
+            event = self.event
+            facts["id"] = event.id
+            if parent := event.extensions.get("traceparent"):
+                facts["trace"] = parent[3:35]
+            if correlation := event.extensions.get(CORRELATION):
+                facts["correlation"] = correlation
         return facts

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from random import Random
 from typing import Final
 
@@ -19,12 +18,12 @@ from dispatch.options import LaneOptions
 from dispatch.probes import Probes
 from dispatch.retry import Backoff, RetryPolicy
 from dispatch.slots import Slot
-from dispatch.supervisor import supervise
 from dispatch.worker import Worker
 from keylane.admin import PulsarAdmin
 from keylane.broker import Broker
 from keylane.errors import ConfigurationError
 from keylane.settings import DispatchSettings, Settings
+from keylane.supervisor import own_signals, supervise
 from keylane.topics import ensure_destination, ensure_topic
 
 log = structlog.get_logger()
@@ -44,7 +43,7 @@ def run(name: str, settings: Settings) -> int:
             f"[destinations.{name}] with `to` in keylane.toml"
         )
     if settings.dispatch.workers > 1:
-        return supervise(name, settings, run_one)
+        return supervise(name, settings, run_one, settings.dispatch.workers)
     run_one(name, settings, 0)
     return 0
 
@@ -61,14 +60,10 @@ async def _run_one(name: str, settings: Settings, index: int) -> None:
 
     stop = asyncio.Event()
     stop_on_signals(stop)
-    pulsar = settings.pulsar
-    token = pulsar.token.get_secret_value() if pulsar.token else None
     await _ensure_topics(name, settings)
-    broker = PulsarBroker(
-        pulsar.service_url, token=token, operation_timeout_s=pulsar.operation_timeout_s
-    )
+    broker = PulsarBroker.of(settings.pulsar)
     try:
-        with Slot(settings.topic, name, pulsar.service_url) as slot:
+        with Slot(settings.topic, name, settings.pulsar.service_url) as slot:
             consumer_name = _consumer_name(settings.dispatch, index) or slot.consumer_name
             await deliver(name, settings, broker, consumer_name, stop, index=index)
     finally:
@@ -164,5 +159,5 @@ def stop_on_signals(stop: asyncio.Event) -> None:
         stop.set()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in own_signals():
         loop.add_signal_handler(number, on_signal)

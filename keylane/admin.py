@@ -7,6 +7,7 @@ starts, moves a topic or cannot be reached, and a topic's owner is followed thro
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -24,10 +25,12 @@ from tenacity import (
 )
 from yarl import URL
 
+from keylane.credentials import credentials_of
 from keylane.errors import BrokerError, BrokerUnavailable
 from keylane.masking import mask_url
 from keylane.names import full_topic
 from keylane.settings import PulsarSettings
+from keylane.tls import broker_context
 
 #: Redirects of one call; an owner is one step away, more means that the topic is moving.
 MAX_REDIRECTS: Final = 5
@@ -64,18 +67,21 @@ class PulsarAdmin:
     """A session with the admin interface, to be used as an async context manager.
 
     Every call raises `BrokerUnavailable` when it was not done by the deadline, and `BrokerError`
-    when the broker refuses it.
+    when the broker refuses it. Opening raises `ConfigurationError` when a certificate or a key
+    can't be used.
     """
 
     def __init__(self, pulsar: PulsarSettings, *, deadline_s: float = DEADLINE_S) -> None:
         self._url = pulsar.admin_url.rstrip("/")
-        self._token = pulsar.token.get_secret_value() if pulsar.token else None
+        self._credentials = credentials_of(pulsar)
+        self._context = broker_context(pulsar)
         self._timeout_s = pulsar.operation_timeout_s
         self._deadline_s = deadline_s
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=self._context),
             timeout=aiohttp.ClientTimeout(total=self._timeout_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             json_serialize=lambda body: orjson.dumps(body).decode(),
@@ -142,6 +148,11 @@ class PulsarAdmin:
         found = (await self.stats(topic))["subscriptions"].get(subscription)
         return None if found is None else dict(found)
 
+    async def get(self, path: str) -> dict[str, Any] | None:
+        """The object at a path below `/admin/v2/`; None if there is none."""
+        answer = await self._call("GET", path, accept={_NOT_FOUND})
+        return None if answer.status == _NOT_FOUND else dict(answer.body)
+
     async def _create(self, method: str, path: str, body: Any) -> bool:
         answer = await self._call(method, path, body, accept={_CONFLICT})
         return answer.status != _CONFLICT
@@ -172,6 +183,13 @@ class PulsarAdmin:
             answer = await self._follow(
                 method, URL(f"{self._url}/admin/v2/{path}", encoded=True), body
             )
+        except aiohttp.ClientConnectorCertificateError as error:
+            # Asking again would hear the same.
+            raise BrokerUnavailable(
+                f"The broker's admin interface at {mask_url(self._url)} is not trusted "
+                f"({_why_not_trusted(error)}); nothing was sent. Correct "
+                "KEYLANE_PULSAR__TLS_TRUST_CERTS or KEYLANE_PULSAR__ADMIN_URL."
+            ) from error
         except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError) as error:
             raise _Transient(str(error) or "no answer in time") from error
         if _is_transient(method, answer):
@@ -183,8 +201,10 @@ class PulsarAdmin:
             raise RuntimeError("use PulsarAdmin with `async with`")
         # Followed by hand: aiohttp would drop the token on the way to another broker.
         headers = {"content-type": "application/json"}
-        if self._token:
-            headers["authorization"] = f"Bearer {self._token}"
+        if self._credentials:
+            # Anew each time: it may have been replaced. Beside the loop: an issuer may be asked.
+            token = await asyncio.to_thread(self._credentials.token)
+            headers["authorization"] = f"Bearer {token}"
         for _ in range(MAX_REDIRECTS + 1):
             async with self._session.request(
                 method, url, json=body, headers=headers, allow_redirects=False
@@ -202,12 +222,18 @@ def _path(topic: str) -> str:
 
 def _decoded(body: bytes) -> Any:
     """Empty stands for "not set"; an error of the web server in front is no JSON."""
-    if not body:
+    # A page says no more than the status.
+    if not body or body.startswith(b"<"):
         return None
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
         return body.decode(errors="replace")[:200]
+
+
+def _why_not_trusted(error: aiohttp.ClientConnectorCertificateError) -> str:
+    found = error.certificate_error
+    return found.verify_message if isinstance(found, ssl.SSLCertVerificationError) else str(found)
 
 
 def _is_transient(method: str, answer: _Answer) -> bool:
@@ -223,7 +249,9 @@ def _is_transient(method: str, answer: _Answer) -> bool:
 def _refusal(method: str, path: str, answer: _Answer) -> BrokerError:
     said = f"The broker refuses {method} {path.partition('?')[0]} ({answer.reason})"
     if answer.status in _DENIED:
-        return BrokerError(f"{said}: set KEYLANE_PULSAR__TOKEN to one that may administer topics.")
+        return BrokerError(
+            f"{said}: not authorized. Set KEYLANE_PULSAR__TOKEN to one that may administer topics."
+        )
     if "policies is disabled" in answer.reason:
         return BrokerError(
             f"{said}: set topicLevelPoliciesEnabled=true and systemTopicEnabled=true in its "

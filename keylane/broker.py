@@ -16,6 +16,10 @@ from keylane.errors import BrokerError
 #: Within one partition positions are ordered as the messages are.
 Position: TypeAlias = tuple[int, int, int]
 
+#: What stands for the position of a message that was stored, but not where: the broker had it
+#: already when a deduplicating publisher sent it again.
+STORED_BEFORE: Final[Position] = (-1, -1, -1)
+
 #: Messages that the client fetches ahead a consumer; Pulsar's own default.
 DEFAULT_PREFETCH: Final = 1_000
 
@@ -72,7 +76,11 @@ Receipt: TypeAlias = Position | BrokerError
 
 
 class Publisher(Protocol):
-    """Sends messages to one topic, each user's in the order of the calls."""
+    """Sends messages to one topic, each user's in the order of the calls.
+
+    It finds back to the broker by itself. What it has unsent when it has to begin anew is told as
+    `PublishUnconfirmed` before anything later is sent.
+    """
 
     def send(self, message: OutgoingMessage, done: Callable[[Receipt], None]) -> None:
         """Send and return at once, never blocking.
@@ -84,7 +92,7 @@ class Publisher(Protocol):
         ...
 
     def is_connected(self) -> bool:
-        """Whether the broker can confirm now, as far as the client knows."""
+        """Whether the broker can confirm now; false within 5 s of when it no longer answers."""
         ...
 
     async def close(self) -> None: ...
@@ -157,8 +165,16 @@ class Broker(Protocol):
         """
         ...
 
-    async def publisher(self, topic: str) -> Publisher:
-        """Open a publisher to a topic, partitioned or not; raises `BrokerUnavailable`."""
+    async def publisher(
+        self, topic: str, *, name: str | None = None, deduplicate: bool = False
+    ) -> Publisher:
+        """Open a publisher to a topic, partitioned or not; raises `BrokerUnavailable`.
+
+        With `deduplicate` nothing times out: after a lost connection it sends again what is
+        unconfirmed, and on a topic that deduplicates (keylane/topics.py) the broker stores once
+        what it gets twice. The broker knows it again by `name`, which then has to be given, and
+        which only one publisher at a time may have on a topic.
+        """
         ...
 
     async def subscribe(

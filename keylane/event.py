@@ -24,6 +24,8 @@ DEFAULT_TYPE: Final = "keylane.event"
 DEFAULT_CONTENT_TYPE: Final = "application/json"
 #: Extensions of a message that are kept under their own name, without `ce_`.
 TRACE_PROPERTIES: Final = ("traceparent", "tracestate")
+#: The extension that ties an event to a request, as CloudEvents' own extension names it.
+CORRELATION: Final = "correlationid"
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,7 +219,13 @@ class MemoryBroker:
         self._require_up()
         return self.cluster.partitions(topic)
 
-    async def publisher(self, topic: str) -> MemoryPublisher:
+    async def publisher(
+        self,
+        topic: str,
+        *,
+        name: str | None = None,  # noqa: ARG002  nothing is ever sent twice here
+        deduplicate: bool = False,  # noqa: ARG002
+    ) -> MemoryPublisher:
         self._require_up()
         publisher = MemoryPublisher(self.cluster, topic)
         self._opened.append(publisher)

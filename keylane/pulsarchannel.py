@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
+
+from keylane.pulsarclient import Client, close_all
+
+#: The client's own; who is not told within it is told by what comes later.
+_SEND_TIMEOUT_S: Final = 30.0
 
 
 class PulsarChannel:
@@ -17,12 +22,10 @@ class PulsarChannel:
         self._producer: Any = None
         self._reader: Any = None
 
-    def open(self, publishing: Any, consuming: Any, topic: str, latest: Any) -> None:
-        """Raises what the client raises."""
-        self._reader = consuming.create_reader(topic, latest, reader_listener=self._on_message)
-        self._producer = publishing.create_producer(
-            topic, batching_enabled=False, block_if_queue_full=False
-        )
+    def open(self, publishing: Client, consuming: Client, topic: str) -> None:
+        """Raises `BrokerUnavailable`."""
+        self._reader = consuming.reader(topic, self._on_message)
+        self._producer = publishing.producer(topic, _SEND_TIMEOUT_S)
 
     def say(self, what: bytes) -> None:
         if self._producer is not None:
@@ -38,15 +41,8 @@ class PulsarChannel:
     async def close(self) -> None:
         producer, self._producer = self._producer, None
         reader, self._reader = self._reader, None
-        await asyncio.to_thread(_close, [c for c in (producer, reader) if c is not None])
+        await asyncio.to_thread(close_all, [c for c in (producer, reader) if c is not None])
 
 
 def _ignore(_result: Any, _message_id: Any) -> None:
     """What a producer wants to be called back with."""
-
-
-def _close(closables: list[Any]) -> None:
-    for closable in closables:
-        # What the broker closed already, or can't be told of, is as good as closed.
-        with contextlib.suppress(Exception):
-            closable.close()

@@ -19,6 +19,7 @@ from pydantic import (
     SecretStr,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from typing_extensions import override
@@ -63,7 +64,7 @@ class _Section(BaseModel):
 
 
 class PulsarSettings(_Section):
-    """How the broker is reached."""
+    """How the broker is reached, and how it knows us."""
 
     service_url: str = Field(
         "pulsar://localhost:6650",
@@ -78,9 +79,85 @@ class PulsarSettings(_Section):
     token: SecretStr | None = Field(
         None, description="Token that the broker asks for; none when it asks for none."
     )
+    token_file: Path | None = Field(
+        None, description="File with that token instead, read again at every connection."
+    )
+    oauth2_issuer_url: str | None = Field(
+        None,
+        pattern=r"^https?://\S+$",
+        description="OAuth 2.0 issuer that gives tokens instead (client credentials).",
+    )
+    oauth2_client_id: str | None = Field(
+        None, min_length=1, description="Name by which that issuer knows us."
+    )
+    oauth2_client_secret: SecretStr | None = Field(
+        None, description="Secret that goes with that name."
+    )
+    oauth2_audience: str | None = Field(
+        None, min_length=1, description="What the issuer's tokens are to be for, if it asks."
+    )
+    oauth2_scope: str | None = Field(
+        None, min_length=1, description="What the issuer's tokens are to allow, if it asks."
+    )
+    tls_trust_certs: Path | None = Field(
+        None,
+        description="PEM file with the authorities that vouch for the broker; else public ones.",
+    )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file with our own certificate, for a broker that asks for one."
+    )
+    tls_key: Path | None = Field(None, description="PEM file with its private key.")
+    tls_validate_hostname: bool = Field(
+        default=True, description="Refuse a certificate that is not for the broker's host."
+    )
+    compression: Literal["none", "lz4", "zlib", "zstd", "snappy"] = Field(
+        "none", description="How events are compressed: none, lz4, zlib, zstd or snappy."
+    )
     operation_timeout_s: Seconds = Field(
         10.0, description="Seconds to wait for the broker's answer to one operation."
     )
+
+    @field_validator("token_file", "oauth2_issuer_url")
+    @classmethod
+    def _one_way_to_authenticate(cls, value: object, info: ValidationInfo) -> object:
+        if value is not None:
+            for other in ("token", "token_file"):
+                if info.data.get(other) is not None:
+                    raise ValueError(f"pulsar.{other} is set too; only one of them can be")
+        return value
+
+    @field_validator("token_file", "tls_trust_certs", "tls_certificate", "tls_key")
+    @classmethod
+    def _can_be_read(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                content = value.read_bytes()
+            except OSError as error:
+                raise ValueError(f"can't be read ({error.strerror})") from error
+            if not content.strip():
+                raise ValueError("is empty")
+        return value
+
+    @field_validator("oauth2_client_id", "oauth2_client_secret")
+    @classmethod
+    def _goes_with_an_issuer(cls, value: object, info: ValidationInfo) -> object:
+        # An issuer that is wrong itself is missing here and reported on its own.
+        if "oauth2_issuer_url" in info.data:
+            issuer = info.data["oauth2_issuer_url"]
+            if issuer is not None and value is None:
+                raise ValueError("is needed with pulsar.oauth2_issuer_url")
+            if issuer is None and value is not None:
+                raise ValueError("needs pulsar.oauth2_issuer_url beside it")
+        return value
+
+    @field_validator("tls_key")
+    @classmethod
+    def _goes_with_a_certificate(cls, value: object, info: ValidationInfo) -> object:
+        if "tls_certificate" in info.data and (
+            (info.data["tls_certificate"] is None) != (value is None)
+        ):
+            raise ValueError("goes together with pulsar.tls_certificate; set both or neither")
+        return value
 
 
 class LogSettings(_Section):
@@ -99,29 +176,109 @@ class IngestSettings(_Section):
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on.")
     port: Port = Field(8090, description="Port to listen on; 0 is any free one.")
-    max_body_bytes: Count = Field(10_485_760, description="Bytes of one request's body at most.")
+    workers: Count = Field(1, description="Processes that share the port.")
+    insecure: bool = Field(
+        default=False, description="Take events from other machines without asking for keys."
+    )
+    keys_file: Path | None = Field(
+        None, description="File of API keys (`keylane keys`); without one nobody is asked for any."
+    )
+    tenants: dict[str, str] = Field(
+        default_factory=dict,
+        description="Pulsar namespace of each tenant that a key may name; default TENANT/default.",
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses or networks, with commas, whose X-Forwarded-For is believed.",
+    )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file with the server's certificate chain; https then."
+    )
+    tls_key: Path | None = Field(None, description="PEM file with its private key.")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file with the authorities whose client certificates are required."
+    )
+    max_body_bytes: Count = Field(
+        10_485_760, description="Bytes of one request's body at most, also after decompression."
+    )
     max_events: Count = Field(10_000, description="Events in one request at most.")
     max_payload_bytes: Count = Field(
         5_000_000,
         description="Bytes of one event's payload at most, below the broker's 5 MiB a message.",
     )
+    max_user_characters: int = Field(
+        256, ge=1, le=256, description="Characters of one user's id at most."
+    )
+    body_timeout_s: Seconds = Field(
+        30.0, description="Seconds in which a request's head, and then its body, have to arrive."
+    )
+    max_connections: Count = Field(
+        20_000, description="Open connections of one process; more are closed at once."
+    )
+    rate_limit: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Events a second of one key, or of one address without keys; 0 is no limit.",
+    )
+    rate_burst: Count = Field(1_000, description="Events that may come at once beyond that rate.")
     send_deadline_s: Seconds = Field(
         10.0, description="Seconds in which the broker has to confirm every event of a request."
     )
     max_in_flight: Count = Field(
-        20_000, description="Unconfirmed events at most; beyond it requests are answered 429."
+        20_000, description="Unconfirmed events at most; beyond it requests are answered 503."
+    )
+    deduplicate: bool = Field(
+        default=False,
+        description="Let the broker drop what the client sends again after a lost connection.",
+    )
+    idempotency_store: str = Field(
+        "memory:",
+        pattern=r"^(off|memory:|rediss?://\S+|unix://\S+)$",
+        description="Where repeats are known by: memory: (this process), redis://HOST, or off.",
+    )
+    idempotency_window_s: Seconds = Field(
+        86_400.0, description="Seconds for which a repeated key or event id is known (1 day)."
+    )
+    idempotency_reservation_s: Seconds = Field(
+        30.0, description="Seconds for which a process that died in a request blocks its key."
+    )
+    idempotency_store_down: Literal["refuse", "accept"] = Field(
+        "refuse", description="What happens to requests with a key or ids while it is away."
+    )
+    schemas: Literal["off", "warn", "enforce"] = Field(
+        "off", description="What happens to payloads that don't fit their type's schema."
+    )
+    schema_folder: Path | None = Field(
+        None, description="Folder of schemas, a file for each event type (TYPE.json)."
+    )
+    schema_from_topic: bool = Field(
+        default=False, description="Also check against the schema that the Pulsar topic has."
     )
     drain_timeout_s: Seconds = Field(
         30.0, description="Seconds that requests in flight get to finish at shutdown."
     )
-    retry_after_s: Seconds = Field(
-        1.0, description="Seconds that a client answered 429 or 503 is asked to wait."
+    drain_notice_s: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds for which requests are still taken after readiness said no.",
     )
+    retry_after_s: Seconds = Field(
+        1.0, description="Seconds that a client answered 503 is asked to wait."
+    )
+    access_log: bool = Field(default=True, description="Log one line for each request.")
 
     @field_validator("max_in_flight")
     @classmethod
     def _a_full_request_fits(cls, value: int, info: ValidationInfo) -> int:
         return _at_least(value, "max_events", info)
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> IngestSettings:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together")
+        return self
 
 
 class DispatchSettings(_Section):

@@ -7,7 +7,7 @@ repeated: what is in place stays, and each function returns in sentences what it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ BACKLOG_BYTES: Final = 10 * 1024**3
 #: be retried by default. The size has to exceed the backlog's.
 RETENTION_MINUTES: Final = 3 * 24 * 60
 RETENTION_MB: Final = 16 * 1024
+_DEDUPLICATION: Final = "deduplicationEnabled"
 
 
 def _is_set(found: Any) -> bool:
@@ -155,6 +156,29 @@ async def ensure_destination(admin: PulsarAdmin, topic: str, name: str) -> list[
     return changes + await _ensure_policies(admin, dead, dead_parts)
 
 
+async def ensure_deduplication(admin: PulsarAdmin, topic: str) -> list[str]:
+    """Make the broker store once what a publisher sends twice; returns what was changed.
+
+    It does so for publishers that have a name (`Broker.publisher`). Raises `ConfigurationError` if
+    there is no such topic or it is not partitioned, `BrokerUnavailable` if it doesn't come into
+    force.
+    """
+    name = full_topic(topic)
+    parts = _parts(name, await _partitions(admin, name))
+
+    async def behind() -> list[str]:
+        stats = {part: await admin.stats(part) for part in parts}
+        return [p for p, found in stats.items() if found["deduplicationStatus"] != "Enabled"]
+
+    changes = []
+    # The namespace may have it; then the topic needs nothing of its own.
+    if await behind() and not await admin.policy(name, _DEDUPLICATION):
+        await admin.set_policy(name, _DEDUPLICATION, value=True)
+        changes.append(f"set on {name}: {_DEDUPLICATION}")
+    await _wait_until(behind, name)
+    return changes
+
+
 async def _partitions(admin: PulsarAdmin, name: str) -> int:
     found = await admin.partitions(name)
     if found is None:
@@ -208,6 +232,11 @@ async def _wait_until_in_force(admin: PulsarAdmin, name: str, parts: list[str]) 
         stats = {part: await admin.stats(part) for part in parts}
         return [part for part, found in stats.items() if found["backlogQuotaLimitSize"] != quota]
 
+    await _wait_until(behind, name)
+
+
+async def _wait_until(behind: Callable[[], Awaitable[list[str]]], name: str) -> None:
+    """Return when nothing is behind any more."""
     retrying = AsyncRetrying(
         retry=retry_if_result(bool), stop=stop_after_delay(IN_FORCE_WITHIN_S), wait=wait_fixed(0.1)
     )

@@ -247,6 +247,18 @@ async def test_closing_a_consumer_twice_is_harmless(scene: Scene) -> None:
     assert not worker.consumer.is_connected()
 
 
+async def test_a_publisher_may_have_a_name_and_deduplicate(scene: Scene) -> None:
+    worker = await scene.worker()
+    publisher = await scene.broker.publisher(scene.topic, name="ingest-0", deduplicate=True)
+    receipts: list[object] = []
+
+    for value in (b"a", b"b", b"b"):
+        publisher.send(OutgoingMessage("Ada", value), receipts.append)
+
+    await worker.gets("a", "b", "b")
+    await until(lambda: len(receipts) == 3)
+
+
 async def test_a_closed_publisher_says_that_nothing_was_sent(scene: Scene) -> None:
     publisher = await scene.broker.publisher(scene.topic)
     assert publisher.is_connected()

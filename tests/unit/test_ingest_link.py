@@ -1,4 +1,4 @@
-"""The publisher behind ingest, when the broker's client doesn't find back by itself."""
+"""The publisher behind ingest, before the broker is there and after."""
 
 from __future__ import annotations
 
@@ -9,78 +9,132 @@ from collections.abc import AsyncIterator
 import pytest
 from typing_extensions import override
 
-from ingest import link
 from ingest.link import BrokerLink
 from keylane.broker import OutgoingMessage, Publisher, Receipt
-from keylane.errors import BrokerUnavailable
+from keylane.errors import BrokerUnavailable, ConfigurationError
 from tests.fakes import FakeBroker, FakePublisher
 from tests.waiting import until
 
 
 class Broker(FakeBroker):
-    """Hands out a new publisher each time."""
+    """Remembers how publishers were asked for."""
 
     def __init__(self) -> None:
-        super().__init__(FakePublisher())
-        self.publishers: list[FakePublisher] = []
+        self.handed_out = FakePublisher()
+        super().__init__(self.handed_out)
+        self.found_partitions = 1
+        self.asked: list[tuple[str, str | None, bool]] = []
 
     @override
-    async def publisher(self, topic: str) -> Publisher:
-        await super().publisher(topic)
-        self.publishers.append(FakePublisher())
-        return self.publishers[-1]
+    async def partitions(self, topic: str) -> int:
+        return self.found_partitions
+
+    @override
+    async def publisher(
+        self, topic: str, *, name: str | None = None, deduplicate: bool = False
+    ) -> Publisher:
+        publisher = await super().publisher(topic)
+        self.asked.append((topic, name, deduplicate))
+        return publisher
 
 
-@pytest.fixture
-def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
-    monkeypatch.setattr(link, "REOPEN_AFTER_S", 0.1)
-    monkeypatch.setattr(link, "LOOK_EVERY_S", 0.01)
-    return Broker()
+async def there_is_one() -> None:
+    raise AssertionError("there is a topic")
 
 
 @contextlib.asynccontextmanager
-async def connected(broker: Broker) -> AsyncIterator[BrokerLink]:
-    async def create() -> None:
-        raise AssertionError("there is a topic")
-
-    opened = BrokerLink(broker, "events", create)
-    keeping = asyncio.create_task(opened.keep_connected())
-    await until(opened.is_connected)
-    yield opened
-    keeping.cancel()
-    await asyncio.gather(keeping, return_exceptions=True)
+async def keeping(link: BrokerLink) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(link.keep_connected())
+    yield task
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_publisher_that_stays_away_is_closed_and_opened_anew(broker: Broker) -> None:
-    async with connected(broker) as opened:
-        broker.publishers[0].connected = False
-        await until(lambda: len(broker.publishers) == 2 and opened.is_connected())
-
-        assert broker.publishers[0].closed
-        opened.send(OutgoingMessage("Ada", b"{}"), lambda _: None)
-        assert broker.publishers[1].keys() == ["Ada"]
-
-
-async def test_one_that_comes_back_by_itself_is_kept(broker: Broker) -> None:
-    async with connected(broker) as opened:
-        for _ in range(5):
-            broker.publishers[0].connected = False
-            await asyncio.sleep(0.03)
-            broker.publishers[0].connected = True
-            await asyncio.sleep(0.03)
-
-        assert opened.is_connected()
-        assert len(broker.publishers) == 1
-
-
-async def test_nothing_is_sent_while_there_is_no_publisher(broker: Broker) -> None:
+async def test_nothing_is_sent_before_the_broker_is_there() -> None:
+    link = BrokerLink(Broker(), "events", there_is_one)
     receipts: list[Receipt] = []
-    async with connected(broker) as opened:
-        broker.refusals = 3
-        broker.publishers[0].connected = False
-        await until(lambda: broker.publishers[0].closed)
-        opened.send(OutgoingMessage("Ada", b"{}"), receipts.append)
 
-        assert isinstance(receipts[0], BrokerUnavailable)
-        await until(opened.is_connected)
-        assert len(broker.publishers) == 2
+    link.send(OutgoingMessage("Ada", b"{}"), receipts.append)
+
+    assert isinstance(receipts[0], BrokerUnavailable)
+    assert not link.is_connected()
+
+
+async def test_a_broker_that_is_away_is_asked_again_until_it_is_there() -> None:
+    broker = Broker()
+    broker.refusals = 2
+    link = BrokerLink(broker, "events", there_is_one)
+
+    async with keeping(link) as task:
+        await until(link.is_connected)
+        link.send(OutgoingMessage("Ada", b"{}"), lambda _: None)
+
+        assert broker.handed_out.keys() == ["Ada"]
+        assert broker.asked == [("events", None, False)]
+        assert not task.done()
+
+
+async def test_it_is_connected_as_its_publisher_is() -> None:
+    broker = Broker()
+    link = BrokerLink(broker, "events", there_is_one)
+
+    async with keeping(link):
+        await until(link.is_connected)
+        broker.handed_out.connected = False
+        assert not link.is_connected()
+        broker.handed_out.connected = True
+        assert link.is_connected()
+
+
+async def test_with_a_name_it_deduplicates_on_a_topic_that_does_so_too() -> None:
+    broker = Broker()
+    prepared: list[str] = []
+
+    async def create() -> None:
+        assert not broker.asked
+        prepared.append("events")
+
+    link = BrokerLink(broker, "events", create, name="ingest-0")
+
+    async with keeping(link):
+        await until(link.is_connected)
+
+    assert prepared == ["events"]
+    assert broker.asked == [("events", "ingest-0", True)]
+
+
+async def test_a_missing_topic_is_created() -> None:
+    broker = Broker()
+    broker.found_partitions = 0
+
+    async def create() -> None:
+        broker.found_partitions = 3
+
+    link = BrokerLink(broker, "events", create)
+    async with keeping(link):
+        await until(link.is_connected)
+
+    assert broker.found_partitions == 3
+
+
+async def test_a_topic_that_does_not_do_ends_it() -> None:
+    broker = Broker()
+    broker.found_partitions = 0
+
+    async def create() -> None:
+        raise ConfigurationError("not partitioned")
+
+    with pytest.raises(ConfigurationError, match="not partitioned"):
+        await BrokerLink(broker, "events", create).keep_connected()
+
+
+async def test_closing_closes_the_publisher() -> None:
+    broker = Broker()
+    link = BrokerLink(broker, "events", there_is_one)
+    async with keeping(link):
+        await until(link.is_connected)
+
+    await link.close()
+
+    assert broker.handed_out.closed
+    assert not link.is_connected()

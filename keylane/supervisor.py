@@ -1,8 +1,7 @@
-"""Several workers of one destination, each in a process of its own.
+"""Several workers of one command, each in a process of its own.
 
 Processes are spawned, never forked: a fork with an open client is broken. One that ends by itself
-is started again, after a delay that grows while it keeps ending; its events are with the others
-meanwhile.
+is started again, after a delay that grows while it keeps ending; the others do its work meanwhile.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
@@ -54,12 +53,15 @@ class _Signals:
         self.received.append(number)
 
 
-def supervise(name: str, settings: Settings, run_one: RunOne) -> int:
-    """Keep `settings.dispatch.workers` processes running until a signal; drain them all."""
+def supervise(name: str, settings: Settings, run_one: RunOne, count: int) -> int:
+    """Keep `count` processes running until a signal; drain them all, and return the exit code.
+
+    `run_one` is called in each with the name, the settings and its index from 0.
+    """
     signals = _Signals()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signals.take)
-    workers = [_Worker(index) for index in range(settings.dispatch.workers)]
+    workers = [_Worker(index) for index in range(count)]
     try:
         while not signals.received:
             for worker in workers:
@@ -113,8 +115,18 @@ def _stop(workers: list[_Worker], signals: _Signals) -> None:
         alive = [p for p in alive if p.exitcode is None]
 
 
+def own_signals() -> Sequence[signal.Signals]:
+    """The signals that this process has to take itself.
+
+    A terminal's Ctrl-C reaches the whole group; a worker's parent passes it on as SIGTERM, and
+    both would be two signals.
+    """
+    if multiprocessing.parent_process() is not None:
+        return (signal.SIGTERM,)
+    return (signal.SIGTERM, signal.SIGINT)
+
+
 def _be_worker(name: str, settings: Settings, index: int, run_one: RunOne) -> None:
-    # A terminal's Ctrl-C reaches the whole group; the parent passes it on as SIGTERM, once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logging(settings.log.format, settings.log.level)
     _end_with_parent()

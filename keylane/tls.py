@@ -1,0 +1,46 @@
+"""Whom we trust over TLS and what we show, as the settings say."""
+
+from __future__ import annotations
+
+import ssl
+
+from keylane.errors import ConfigurationError
+from keylane.settings import PulsarSettings
+
+
+def broker_context(pulsar: PulsarSettings) -> ssl.SSLContext:
+    """How the broker is trusted and what it is shown; raises `ConfigurationError`."""
+    context = _trusting(pulsar)
+    context.check_hostname = pulsar.tls_validate_hostname
+    if pulsar.tls_certificate is not None:
+        try:
+            # Never asks: a password would be read from the terminal.
+            context.load_cert_chain(pulsar.tls_certificate, pulsar.tls_key, password=lambda: "")
+        except (ssl.SSLError, OSError) as error:
+            raise ConfigurationError(
+                f"KEYLANE_PULSAR__TLS_CERTIFICATE={pulsar.tls_certificate} and "
+                f"KEYLANE_PULSAR__TLS_KEY={pulsar.tls_key} are no certificate with its key in PEM, "
+                "or the key has a password. Nothing was started."
+            ) from error
+    return context
+
+
+def issuer_context(pulsar: PulsarSettings) -> ssl.SSLContext:
+    """Trust in an issuer of tokens: public authorities, and the broker's; host names always count.
+
+    Raises `ConfigurationError`.
+    """
+    context = _trusting(pulsar)
+    if pulsar.tls_trust_certs is not None:
+        context.load_default_certs()
+    return context
+
+
+def _trusting(pulsar: PulsarSettings) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=pulsar.tls_trust_certs)
+    except (ssl.SSLError, OSError) as error:
+        raise ConfigurationError(
+            f"KEYLANE_PULSAR__TLS_TRUST_CERTS={pulsar.tls_trust_certs} holds no certificates in "
+            "PEM. Nothing was started."
+        ) from error
