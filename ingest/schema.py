@@ -18,6 +18,7 @@ from keylane.event import (
 MAX_TYPE_CHARACTERS: Final = 256
 #: A source is a URI; longer ones endanger the 8 KB that servers allow for all headers.
 MAX_SOURCE_CHARACTERS: Final = 1024
+MAX_MESSAGE_CHARACTERS: Final = 100_000
 
 # The CloudEvents type system, "String": no control characters, no noncharacters.
 PLAIN_TEXT: Final = (
@@ -112,3 +113,39 @@ class SentEvent(
 
 #: A request's body: many events, or one.
 Body: TypeAlias = list[SentEvent] | SentEvent
+
+
+class SentNotification(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A text for one user, as it is sent to `POST /notify`."""
+
+    message: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=MAX_MESSAGE_CHARACTERS,
+            description="The text; delivered byte for byte as it was sent.",
+        ),
+    ]
+    user: (
+        Annotated[
+            str,
+            Meta(
+                min_length=1,
+                max_length=MAX_USER_CHARACTERS,
+                description="Whom it is for. Default: the sender's address.",
+            ),
+        ]
+        | None
+    ) = None
+    id: (
+        Annotated[
+            str,
+            Meta(
+                min_length=1,
+                max_length=MAX_ID_CHARACTERS,
+                pattern=PLAIN_TEXT,
+                description="The event's id, the same on every delivery. Default: a UUIDv7.",
+            ),
+        ]
+        | None
+    ) = None

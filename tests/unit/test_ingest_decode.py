@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import json
 import uuid
+from functools import partial
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from ingest.arrival import Arrival
 from ingest.decode import Limits, decode
+from ingest.ids import new_event_ids
 from ingest.refusals import (
     InvalidEvents,
     MalformedBody,
@@ -18,12 +23,13 @@ from keylane.event import Event, rfc3339
 
 LIMITS = Limits(max_events=100, max_payload_bytes=1_000)
 NOW_MS = 1_769_860_800_123
+ARRIVAL = Arrival(NOW_MS, partial(new_event_ids, now_ms=NOW_MS), {})
 
 
 def read(body: bytes | str | list[Any] | dict[str, Any], limits: Limits = LIMITS) -> list[Event]:
     if isinstance(body, list | dict):
         body = json.dumps(body)
-    return decode(body.encode() if isinstance(body, str) else body, limits, NOW_MS)
+    return decode(body.encode() if isinstance(body, str) else body, limits, ARRIVAL)
 
 
 def complaints(body: bytes | str | list[Any] | dict[str, Any]) -> list[tuple[int, str]]:
@@ -275,6 +281,27 @@ def test_a_number_of_any_length_does_not_hide_what_is_wrong() -> None:
     assert complaints(body) == [(1, "Payload")]
 
 
+def test_a_million_fields_are_not_answered_one_by_one() -> None:
+    many = {f"{n}": 1 for n in range(300_000)}
+
+    fields = complaints([many, {"Payload": 1}])
+
+    assert fields[:3] == [(0, "UserID"), (0, "Payload"), (0, "0")]
+    assert fields[20:] == [(1, "UserID")]
+
+
+def test_the_nearest_field_is_looked_for_so_many_times_only() -> None:
+    near = {"UserID": "u", "Payload": 1, **{f"Tipe{n}": 1 for n in range(15)}}
+
+    with pytest.raises(InvalidEvents) as refused:
+        read([near] * 100)
+
+    guesses = ["did you mean Type?" in error.detail for error in refused.value.errors]
+    assert len(guesses) == 1_500
+    assert guesses[0]
+    assert not guesses[-1]
+
+
 def test_a_field_s_name_is_shown_shortened() -> None:
     [(_, field)] = complaints({"UserID": "u", "Payload": 1, "x" * 10_000: 1})
 
@@ -285,7 +312,70 @@ def test_extensions_are_given_to_every_event() -> None:
     trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
     body = b'[{"UserID":"a","Payload":1},{"UserID":"b","Payload":1}]'
 
-    assert [e.extensions for e in decode(body, LIMITS, NOW_MS, trace)] == [trace, trace]
+    arrival = Arrival(NOW_MS, ARRIVAL.new_ids, trace)
+    assert [e.extensions for e in decode(body, LIMITS, arrival)] == [trace, trace]
+
+
+def test_only_events_without_an_id_are_given_one_each() -> None:
+    asked: list[int] = []
+
+    def new_ids(count: int) -> list[str]:
+        asked.append(count)
+        return [f"new-{n}" for n in range(count)]
+
+    plain, named = {"UserID": "u", "Payload": 1}, {"UserID": "u", "Payload": 1, "ID": "own"}
+    body = json.dumps([plain, named, plain]).encode()
+
+    ids = [event.id for event in decode(body, LIMITS, Arrival(NOW_MS, new_ids, {}))]
+
+    decode(json.dumps(named).encode(), LIMITS, Arrival(NOW_MS, new_ids, {}))
+
+    assert (ids, asked) == (["new-0", "own", "new-1"], [2])
+
+
+@pytest.mark.parametrize("other", [{}, {"Colour": "red"}], ids=["readable", "explained"])
+def test_a_user_longer_than_the_limit_is_named_beside_other_mistakes(
+    other: dict[str, str],
+) -> None:
+    limits = Limits(max_events=100, max_payload_bytes=1_000, max_user_characters=8)
+    long = {"UserID": "u" * 9, "Payload": 1}
+    late = {"UserID": "u" * 8, "Payload": 1, "Time": "2026-02-30T00:00:00Z", **other}
+
+    with pytest.raises(InvalidEvents) as refused:
+        read([long, late], limits)
+
+    named = [(e.index, e.field) for e in refused.value.errors]
+    assert named == [(0, "UserID"), (1, "Time"), *((1, field) for field in other)]
+    assert refused.value.errors[0].detail == "must have 1 to 8 characters, has 9"
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(_JSON, st.booleans(), st.sampled_from([None, 1, "\t"]))
+@settings(deadline=None)
+def test_any_payload_is_kept_byte_for_byte(
+    value: object, is_ascii: bool, indent: int | str | None
+) -> None:
+    text = json.dumps(value, ensure_ascii=is_ascii, indent=indent, allow_nan=True)
+    payload = text.replace("Infinity", "1e999").encode()
+    body = b'[{"UserID": "u", "Payload": %b}]' % payload
+
+    assert read(body, Limits(100, 1_000_000))[0].payload == payload
+
+
+@given(st.binary() | st.text().map(str.encode))
+@settings(deadline=None)
+def test_of_random_bytes_only_refusals_come(body: bytes) -> None:
+    for form in (b"%b", b'[{"UserID":"u","Payload":%b}]', b'{"UserID":"%b","Payload":1}'):
+        try:
+            assert read(form % body)
+        except KeylaneError:
+            continue
 
 
 def test_no_input_raises_what_is_not_a_refusal() -> None:
@@ -299,6 +389,6 @@ def test_no_input_raises_what_is_not_a_refusal() -> None:
                     seed[:place],
                 ):
                     try:
-                        assert decode(body, LIMITS, NOW_MS)
+                        assert read(body)
                     except KeylaneError:
                         continue
