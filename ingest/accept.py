@@ -33,6 +33,9 @@ SLICE: Final = 250
 
 _NOT_SENT: Final = BrokerUnavailable("An event before it failed; it was not sent.")
 
+#: Told the receipts of all events of a request, `None` where none came, in their order.
+OnSettled = Callable[[Sequence[Receipt | None]], None]
+
 
 class Intake:
     """Sends requests' events to the broker and waits for their receipts."""
@@ -59,18 +62,22 @@ class Intake:
     def is_connected(self) -> bool:
         return self._publisher.is_connected()
 
-    async def accept(self, events: Sequence[Event]) -> None:
+    async def accept(self, events: Sequence[Event], on_settled: OnSettled | None = None) -> None:
         """Send the events in order; returns once all are confirmed.
 
         Raises `TooManyInFlight` or `BrokerUnavailable` if nothing was sent, else `NotConfirmed` or
         `RefusedByBroker`. After a failure nothing more of the request is sent, so that repeating an
         event can't put it behind later ones of its user.
+
+        `on_settled` is called once, on the event loop, when nothing of the request is under way any
+        more: before this returns or raises, or later if receipts are missing then. It is not called
+        if nothing was tried.
         """
         if not self._publisher.is_connected():
             raise BrokerUnavailable
         payload_bytes = sum([len(event.payload) for event in events])
         self._check_room(len(events), payload_bytes)
-        batch = _Batch(self, len(events), payload_bytes)
+        batch = _Batch(self, len(events), payload_bytes, on_settled)
         await self._send(events, batch)
         await batch.answerable
         if batch.has_failed or batch.missing:
@@ -111,6 +118,7 @@ class _Batch:
         "_is_placed",
         "_lock",
         "_loop",
+        "_on_settled",
         "_payload_bytes",
         "_timer",
         "answerable",
@@ -119,13 +127,16 @@ class _Batch:
         "receipts",
     )
 
-    def __init__(self, intake: Intake, count: int, payload_bytes: int) -> None:
+    def __init__(
+        self, intake: Intake, count: int, payload_bytes: int, on_settled: OnSettled | None
+    ) -> None:
         self.receipts: list[Receipt | None] = [None] * count
         self.missing = count
         self.has_failed = False
         self._count = count
         self._payload_bytes = payload_bytes
         self._intake = intake
+        self._on_settled = on_settled
         self._lock = threading.Lock()
         self._loop = asyncio.get_running_loop()
         #: Done when the sender can be answered: all receipts are here, or the deadline is.
@@ -155,6 +166,7 @@ class _Batch:
     def _complete(self) -> None:
         self._timer.cancel()
         self._give_back()
+        self._settle()
         if not self.answerable.done():
             self.answerable.set_result(None)
         elif late := self._confirmed() - self._confirmed_in_time:
@@ -169,6 +181,12 @@ class _Batch:
     def _forget(self) -> None:
         log.error("receipts.lost", missing=self.missing, after_s=self._intake.forget_after_s)
         self._give_back()
+        self._settle()
+
+    def _settle(self) -> None:
+        on_settled, self._on_settled = self._on_settled, None
+        if on_settled:
+            on_settled(tuple(self.receipts))
 
     def _give_back(self) -> None:
         if self._is_placed:
@@ -183,7 +201,7 @@ class _Batch:
 def _failure(
     events: Sequence[Event], receipts: Sequence[Receipt | None]
 ) -> BrokerUnavailable | NotConfirmed:
-    fates = [_fate(receipt) for receipt in receipts]
+    fates = [fate_of(receipt) for receipt in receipts]
     if all(fate is Fate.NOT_SENT for fate in fates):
         return BrokerUnavailable()
     known = [
@@ -193,7 +211,8 @@ def _failure(
     return RefusedByBroker(known) if Fate.TOO_LARGE in fates else NotConfirmed(known)
 
 
-def _fate(receipt: Receipt | None) -> Fate:
+def fate_of(receipt: Receipt | None) -> Fate:
+    """What a receipt says of its event; none at all leaves it open."""
     match receipt:
         case tuple():
             return Fate.CONFIRMED

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from ingest.accept import SLICE, Intake
+from ingest.accept import SLICE, Intake, fate_of
 from ingest.refusals import NotConfirmed, RefusedByBroker, TooManyInFlight
 from keylane.broker import Receipt
 from keylane.errors import BrokerUnavailable, EventTooLarge, PublishUnconfirmed
@@ -270,6 +270,72 @@ async def test_being_cancelled_while_sending_counts_what_was_not_sent(
 
     await until(lambda: intake.events_in_flight == 0)
     assert len(publisher.sent) == SLICE
+
+
+async def test_receipts_are_told_before_the_request_is_accepted(publisher: FakePublisher) -> None:
+    told: list[Sequence[Receipt | None]] = []
+
+    await make_intake(publisher).accept(make_events(2), told.append)
+
+    assert told == [(position(0), position(1))]
+
+
+async def test_receipts_are_told_when_none_is_under_way_any_more(publisher: FakePublisher) -> None:
+    publisher.answer = answers(position(0), None)
+    told: list[Sequence[Receipt | None]] = []
+    with pytest.raises(NotConfirmed):
+        await make_intake(publisher, send_deadline_s=0.02).accept(make_events(2), told.append)
+    assert told == []
+
+    publisher.release()
+
+    await until(lambda: told == [(position(0), position(0))])
+
+
+async def test_what_was_not_sent_is_told_too(publisher: FakePublisher) -> None:
+    publisher.answer = answers(PublishUnconfirmed())
+    told: list[Sequence[Receipt | None]] = []
+
+    with pytest.raises(NotConfirmed):
+        await make_intake(publisher).accept(make_events(2), told.append)
+
+    assert [fate_of(receipt) for receipt in told[0]] == ["unknown", "not-sent"]
+
+
+async def test_receipts_of_a_sender_who_left_are_told(publisher: FakePublisher) -> None:
+    publisher.hold()
+    told: list[Sequence[Receipt | None]] = []
+    accepting = asyncio.create_task(make_intake(publisher).accept(make_events(1), told.append))
+    await until(lambda: len(publisher.held) == 1)
+    accepting.cancel()
+    await asyncio.wait([accepting])
+    publisher.release()
+
+    await until(lambda: told == [(position(0),)])
+
+
+async def test_receipts_that_never_come_are_told_once(publisher: FakePublisher) -> None:
+    publisher.hold()
+    told: list[Sequence[Receipt | None]] = []
+    intake = make_intake(publisher, send_deadline_s=0.02, forget_after_s=0.02)
+    with pytest.raises(NotConfirmed):
+        await intake.accept(make_events(1), told.append)
+    await until(lambda: told == [(None,)])
+
+    publisher.release()
+    await asyncio.sleep(0.01)
+
+    assert told == [(None,)]
+
+
+async def test_if_nothing_was_tried_nothing_is_told(publisher: FakePublisher) -> None:
+    publisher.connected = False
+    told: list[Sequence[Receipt | None]] = []
+
+    with pytest.raises(BrokerUnavailable):
+        await make_intake(publisher).accept(make_events(1), told.append)
+
+    assert told == []
 
 
 def test_a_receipt_after_the_end_of_the_loop_is_ignored(publisher: FakePublisher) -> None:
