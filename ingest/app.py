@@ -15,45 +15,32 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import override
 
 from ingest import openapi, problems
-from ingest.accept import Intake
 from ingest.answers import Alive, Ready
-from ingest.door import Door
 from ingest.endpoint import EventsEndpoint
-from ingest.metrics import Metrics
+from ingest.gate import Gate
+from ingest.media import NOTIFY_PATH
 from ingest.problems import INTERNAL, METHOD_NOT_ALLOWED, NOT_FOUND, Kind
-from keylane.broker import Publisher
 from keylane.settings import IngestSettings
 from keylane.telemetry import VERSION
 
 EVENTS_PATH = "/events"
+_POSTED = frozenset({EVENTS_PATH, NOTIFY_PATH})
+
+PostEvents = Callable[[Scope, Receive], Awaitable[Response]]
 
 
-def make_app(publisher: Publisher, settings: IngestSettings, door: Door | None = None) -> IngestApp:
-    """Build the service on a publisher, which it uses and does not close.
-
-    When `door` is closed nothing more is accepted and readiness says so.
-    """
-    door = door or Door()
-    intake = Intake(
-        publisher,
-        max_in_flight=settings.max_in_flight,
-        send_deadline_s=settings.send_deadline_s,
-    )
-    metrics = Metrics(lambda: intake.events_in_flight, [kind.name for kind in problems.KINDS])
-    intake.on_late_receipts = metrics.late_receipts.inc
-    endpoint = EventsEndpoint(intake, door, settings, metrics)
-    app = IngestApp(endpoint.post, settings.retry_after_s)
-    _add_health(app, intake, door)
-    _add_metrics(app, metrics)
+def make_app(gate: Gate, settings: IngestSettings) -> IngestApp:
+    """Build the service; while its door is closed nothing is accepted and readiness says so."""
+    app = IngestApp(EventsEndpoint(gate, settings).post, settings.retry_after_s)
+    _add_health(app, gate)
+    _add_metrics(app, gate)
     return app
 
 
 class IngestApp(FastAPI):
     """FastAPI with a short way to POST /events, and problems for errors."""
 
-    def __init__(
-        self, post_events: Callable[[Request], Awaitable[Response]], retry_after_s: float
-    ) -> None:
+    def __init__(self, post_events: PostEvents, retry_after_s: float) -> None:
         self._post_events = post_events
         self._retry_after_s = retry_after_s
         super().__init__(
@@ -65,22 +52,16 @@ class IngestApp(FastAPI):
             redirect_slashes=False,
             exception_handlers={HTTPException: self._http_error, Exception: self._fault},
         )
-        self.add_api_route(
-            EVENTS_PATH,
-            post_events,
-            methods=["POST"],
-            status_code=202,
-            response_class=Response,
-            summary="Send events",
-            tags=["events"],
-            operation_id="sendEvents",
-            responses=openapi.EVENTS_RESPONSES,
-            openapi_extra=openapi.EVENTS_REQUEST,
-        )
+        for path, operation in openapi.OPERATIONS.items():
+            self.add_api_route(path, self._post, methods=["POST"], **operation)
+
+    async def _post(self, request: Request) -> Response:
+        # Documents the route; requests take the short way.
+        return await self._post_events(request.scope, request.receive)
 
     @override
     def build_middleware_stack(self) -> ASGIApp:
-        """Serve POST /events ahead of the routing and the seven layers of middleware.
+        """Serve what is posted ahead of the routing and the seven layers of middleware.
 
         It needs none of them, and they take more time than all that it does itself. FastAPI's own
         tracing stands further out and still sees it.
@@ -88,12 +69,8 @@ class IngestApp(FastAPI):
         others = super().build_middleware_stack()
 
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-            if (
-                scope["type"] == "http"
-                and scope["path"] == EVENTS_PATH
-                and scope["method"] == "POST"
-            ):
-                response = await self._post_events(Request(scope, receive))
+            if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in _POSTED:
+                response = await self._post_events(scope, receive)
                 await response(scope, receive, send)
             else:
                 await others(scope, receive, send)
@@ -120,7 +97,7 @@ class IngestApp(FastAPI):
         return problems.answer(kind, problem, self._retry_after_s, headers)
 
 
-def _add_health(app: FastAPI, intake: Intake, door: Door) -> None:
+def _add_health(app: FastAPI, gate: Gate) -> None:
     @app.get(
         "/healthz",
         summary="Is the process alive?",
@@ -139,13 +116,13 @@ def _add_health(app: FastAPI, intake: Intake, door: Door) -> None:
         responses=openapi.READY_RESPONSES,
     )
     async def readyz() -> Response:
-        reasons = [] if door.is_open else ["shutting-down"]
-        if not intake.is_connected():
+        reasons = [] if gate.door.is_inviting else ["shutting-down"]
+        if not gate.topics.is_connected():
             reasons.append("broker-unavailable")
         return _json(Ready(not reasons, reasons), 503 if reasons else 200)
 
 
-def _add_metrics(app: FastAPI, metrics: Metrics) -> None:
+def _add_metrics(app: FastAPI, gate: Gate) -> None:
     @app.get(
         "/metrics",
         summary="Metrics for Prometheus",
@@ -155,7 +132,8 @@ def _add_metrics(app: FastAPI, metrics: Metrics) -> None:
     )
     async def prometheus(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(metrics.registry), media_type=content_type)
+        registry = await gate.siblings.registry()
+        return Response(encode(registry), media_type=content_type)
 
 
 def _json(body: msgspec.Struct, status: int = 200) -> Response:

@@ -12,6 +12,8 @@ class Door:
 
     def __init__(self) -> None:
         self.is_open = True
+        #: Whether others are to send requests here; ends before `is_open` does.
+        self.is_inviting = True
         self.inside = 0
         self._empty = asyncio.Event()
         self._empty.set()
@@ -28,8 +30,12 @@ class Door:
         if not self.inside:
             self._empty.set()
 
+    def give_notice(self) -> None:
+        """Say that the door is about to close, so that nobody new comes."""
+        self.is_inviting = False
+
     def close(self) -> None:
-        self.is_open = False
+        self.is_open = self.is_inviting = False
 
     async def emptied(self) -> None:
         """Wait until everyone who was inside has been answered."""

@@ -37,6 +37,21 @@ class Metrics:
             "Events that the broker confirmed within a request that was accepted.",
             registry=self.registry,
         )
+        self.duplicate_events = Counter(
+            "keylane_ingest_duplicate_events",
+            "Events whose id had been accepted before; they were not stored again.",
+            registry=self.registry,
+        )
+        self.schema_violations = Counter(
+            "keylane_ingest_schema_violations",
+            "Events let through though their payload does not fit its schema.",
+            registry=self.registry,
+        )
+        self.store_failures = Counter(
+            "keylane_ingest_idempotency_store_failures",
+            "Times that the idempotency store could not be asked.",
+            registry=self.registry,
+        )
         self.late_receipts = Counter(
             "keylane_ingest_late_receipts",
             "Events confirmed after their request was answered with `unknown`.",

@@ -17,16 +17,25 @@ import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 
+from ingest.idempotency.records import BadIdempotencyKey
 from ingest.refusals import (
     BodyTooLarge,
+    BodyTooSlow,
     ElementError,
     EventFate,
     InvalidEvents,
+    KeyReused,
     MalformedBody,
+    NotAllowed,
+    NotAuthenticated,
     NotConfirmed,
     PayloadsTooLarge,
+    RateLimited,
     RefusedByBroker,
+    SchemaViolated,
     ShuttingDown,
+    StillRunning,
+    StoreUnavailable,
     TooManyEvents,
     TooManyInFlight,
     WrongMediaType,
@@ -52,27 +61,49 @@ class Kind:
     @property
     def is_temporary(self) -> bool:
         """Whether the same request may succeed later; then the answer has `Retry-After`."""
-        return self.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+        return self.status in _TEMPORARY
 
+
+_TEMPORARY: Final = frozenset(
+    {HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
+)
 
 _KINDS: Final[Mapping[type[KeylaneError], Kind]] = {
     MalformedBody: Kind("malformed-body", 400, "The body can't be read as JSON."),
+    BadIdempotencyKey: Kind("bad-idempotency-key", 400, "The Idempotency-Key can't be read."),
+    NotAuthenticated: Kind("not-authenticated", 401, "A known API key is needed."),
+    NotAllowed: Kind("not-allowed", 403, "This API key may not do that."),
+    BodyTooSlow: Kind("body-too-slow", 408, "The body did not arrive in time."),
+    StillRunning: Kind("still-running", 409, "The same is being stored."),
     BodyTooLarge: Kind("body-too-large", 413, "The body is too large."),
     TooManyEvents: Kind("too-many-events", 413, "The request holds too many events."),
     PayloadsTooLarge: Kind("payload-too-large", 413, "A payload is too large."),
     RefusedByBroker: Kind("event-too-large", 413, "The broker found an event too large."),
-    WrongMediaType: Kind("wrong-media-type", 415, "The body is not application/json."),
+    WrongMediaType: Kind("wrong-media-type", 415, "This type or encoding is not taken."),
     InvalidEvents: Kind("invalid-events", 422, "The body holds what is no event."),
-    TooManyInFlight: Kind("too-many-in-flight", 429, "Too many events wait for the broker."),
+    SchemaViolated: Kind("schema-violated", 422, "A payload does not fit its schema."),
+    KeyReused: Kind("key-reused", 422, "The Idempotency-Key came with another request before."),
+    RateLimited: Kind("rate-limited", 429, "This key or address sends too much."),
+    TooManyInFlight: Kind("too-many-in-flight", 503, "Too many events wait for the broker."),
+    StoreUnavailable: Kind("store-unavailable", 503, "Repeats can't be recognized now."),
     ShuttingDown: Kind("shutting-down", 503, "This server is shutting down."),
     BrokerUnavailable: Kind("broker-unavailable", 503, "The broker can't be reached."),
     NotConfirmed: Kind("not-confirmed", 503, "The broker did not confirm every event."),
 }
 NOT_FOUND: Final = Kind("not-found", 404, "There is nothing here.")
 METHOD_NOT_ALLOWED: Final = Kind("method-not-allowed", 405, "This method is not allowed here.")
+BAD_REQUEST: Final = Kind("bad-request", 400, "This is no HTTP request.")
+HEAD_TOO_LARGE: Final = Kind("head-too-large", 431, "The request's headers are too large.")
 INTERNAL: Final = Kind("internal", 500, "Something went wrong in this server.")
 #: Every kind there is, for the documentation and the metrics.
-KINDS: Final[Sequence[Kind]] = (*_KINDS.values(), NOT_FOUND, METHOD_NOT_ALLOWED, INTERNAL)
+KINDS: Final[Sequence[Kind]] = (
+    *_KINDS.values(),
+    NOT_FOUND,
+    METHOD_NOT_ALLOWED,
+    BAD_REQUEST,
+    HEAD_TOO_LARGE,
+    INTERNAL,
+)
 
 #: Errors of others are told in our words: theirs may name addresses.
 _OWN_DETAIL: Final[Mapping[type[KeylaneError], str]] = {
@@ -127,6 +158,8 @@ def answer(
 ) -> Response:
     """Put a problem into a response; `retry_after_s` is told if trying again makes sense."""
     told = dict(headers or {})
+    if kind.status == HTTPStatus.UNAUTHORIZED:
+        told["WWW-Authenticate"] = "Bearer"
     if kind.is_temporary:
         told["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
     return Response(msgspec.json.encode(problem), kind.status, told, MEDIA_TYPE)

@@ -4,10 +4,18 @@
       ContractError
         MalformedBody         not JSON, not UTF-8, or nested too deeply
         InvalidEvents         names each bad element by index and field
+        SchemaViolated        names each payload that does not fit its type's schema
+      NotAuthenticated        no key, or one that is not known
+      NotAllowed              the key may not do this
+      RateLimited             this key or address sends too much
+      StillRunning            a request with the same idempotency key, or event id, is under way
+      KeyReused               the idempotency key came with another body before
+      StoreUnavailable        repeats can't be recognized now
+      BodyTooSlow             the body did not arrive in time
       BodyTooLarge            more bytes than a body may have
       TooManyEvents           more events than a request may have
       PayloadsTooLarge        names each element whose payload is too large
-      WrongMediaType          not sent as application/json
+      WrongMediaType          a type or encoding that is not taken
       TooManyInFlight         too much is waiting for the broker's receipts already
       ShuttingDown            this process takes nothing new
       BrokerUnavailable       (keylane/errors.py) nothing was sent
@@ -70,6 +78,46 @@ class InvalidEvents(ContractError):  # noqa: N818  named by the fact
         self.errors = tuple(errors)
 
 
+class SchemaViolated(InvalidEvents):
+    """Payloads don't fit the schema of their type; no event of the request was accepted."""
+
+
+class NotAuthenticated(KeylaneError):  # noqa: N818  named by the fact
+    """Send a known API key: `Authorization: Bearer KEY`."""
+
+
+class NotAllowed(KeylaneError):  # noqa: N818  named by the fact
+    """This API key may not do that."""
+
+
+class TryLater(KeylaneError):  # noqa: N818  named by what to do
+    """The same request may succeed after `retry_after_s`."""
+
+    def __init__(self, retry_after_s: float, message: str | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class RateLimited(TryLater):
+    """This key or address sends more than it may; nothing of this request was sent."""
+
+
+class StillRunning(TryLater):
+    """The same request, or event, is being stored; ask again for what became of it."""
+
+
+class KeyReused(KeylaneError):  # noqa: N818  named by the fact
+    """This Idempotency-Key came with another request before; take a new one."""
+
+
+class StoreUnavailable(KeylaneError):  # noqa: N818  named by the fact
+    """Repeats can't be recognized now, so nothing of this request was sent."""
+
+
+class BodyTooSlow(KeylaneError):  # noqa: N818  named by the fact
+    """The body did not arrive in time; nothing of this request was sent."""
+
+
 class BodyTooLarge(KeylaneError):  # noqa: N818  named by the fact
     """The body is larger than a request may be."""
 
@@ -93,7 +141,7 @@ class PayloadsTooLarge(KeylaneError):  # noqa: N818  named by the fact
 
 
 class WrongMediaType(KeylaneError):  # noqa: N818  named by the fact
-    """Events are taken as application/json in UTF-8, not compressed."""
+    """The body is of a type or encoding that is not taken."""
 
 
 class TooManyInFlight(KeylaneError):  # noqa: N818  named by the fact

@@ -3,7 +3,8 @@
 It serves before the broker is there and while it is away: readiness says so and events are refused.
 The way out, in this order:
 
-1. The door closes: `/readyz` turns 503, new events are refused.
+1. `/readyz` turns 503; for `drain_notice_s` requests are still taken, until balancers have seen it.
+   Then the door closes: new events are refused.
 2. Requests inside are served to the end, for `drain_timeout_s` at most.
 3. The HTTP server closes its socket and its connections.
 4. The publisher closes, then the broker's session: after the last answer that needs them.
@@ -15,26 +16,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
 import uvicorn
-import uvloop
 from typing_extensions import override
 
 from ingest.app import IngestApp, make_app
+from ingest.assembly import assemble
 from ingest.door import Door
-from ingest.link import BrokerLink
-from keylane.admin import PulsarAdmin
+from ingest.listener import BACKLOG, allow_many_connections, check_exposure, listen, url_of
+from ingest.protocol import BoundedProtocol, end_slow_connections
 from keylane.broker import Broker
 from keylane.errors import ConfigurationError
-from keylane.settings import Settings
-from keylane.topics import ensure_topic
+from keylane.settings import IngestSettings, Settings
+from keylane.supervisor import own_signals
 
 log = structlog.get_logger()
 
@@ -45,36 +46,26 @@ KEEP_ALIVE_S: Final = 75
 FAREWELL_S: Final = 1
 #: Seconds for the broker's client to close; it waits for a broker that may be gone.
 CLOSE_S: Final = 5.0
-#: Connections that wait to be accepted.
-BACKLOG: Final = 2048
 
 _DONE: Final = 0
 _INTERRUPTED: Final = 130
 
 
-def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT and return the exit code; a second signal aborts.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which of several processes this is; `folder` is where they find each other."""
 
-    Raises `ConfigurationError` if the address can't be listened on.
-    """
-    from keylane.pulsar import PulsarBroker  # the client takes 0.2 s to import
-
-    token = settings.pulsar.token
-    broker = PulsarBroker(
-        service_url=settings.pulsar.service_url,
-        token=token.get_secret_value() if token else None,
-        operation_timeout_s=settings.pulsar.operation_timeout_s,
-        send_timeout_s=settings.ingest.send_deadline_s,
-    )
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(serve_until_signalled(broker, settings))
+    index: int = 0
+    folder: Path | None = None
 
 
-async def serve_until_signalled(broker: Broker, settings: Settings) -> int:
+async def serve_until_signalled(
+    broker: Broker, settings: Settings, place: Place | None = None
+) -> int:
     """Serve on a broker, which is closed in the end."""
     with _signals() as (stop, abort):
         try:
-            async with serving(broker, settings, abort):
+            async with serving(broker, settings, abort, place):
                 await stop.wait()
                 log.info("ingest.stopping")
         finally:
@@ -93,61 +84,88 @@ class Served:
 
 @contextlib.asynccontextmanager
 async def serving(
-    broker: Broker, settings: Settings, abort: asyncio.Event | None = None
+    broker: Broker,
+    settings: Settings,
+    abort: asyncio.Event | None = None,
+    place: Place | None = None,
 ) -> AsyncIterator[Served]:
     """Serve within this event loop; on leaving, drain, then close the publisher.
 
     The broker's session stays open: it is the caller's. Once `abort` is set no request is waited
-    for. Raises `ConfigurationError` if the address can't be listened on.
+    for. Raises `ConfigurationError` if the address can't be listened on, or a file that is named in
+    the settings can't be used.
     """
-    listener = _listen(settings.ingest.host, settings.ingest.port)
-    link = BrokerLink(broker, settings.topic, partial(_create_topic, settings))
-    served = Served(_url(listener), Door())
-    server = _Server(_uvicorn_config(make_app(link, settings.ingest, served.door)))
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            connecting = tasks.create_task(link.keep_connected())
+    place = place or Place()
+    options = settings.ingest
+    check_exposure(options)
+    allow_many_connections()
+    async with contextlib.AsyncExitStack() as exits:
+        gate = await assemble(broker, settings, place.index, place.folder, exits)
+        exits.push_async_callback(gate.topics.stop, _close)
+        server = _Server(_uvicorn_config(make_app(gate, options), options))
+        listener = exits.enter_context(contextlib.closing(listen(options)))
+        served = Served(url_of(listener, "https" if options.tls_key else "http"), gate.door)
+        async with _unpacked(), asyncio.TaskGroup() as tasks:
+            # Their errors are ours; they are ended where they were started.
+            watching = [
+                tasks.create_task(gate.topics.keep_default()),
+                tasks.create_task(gate.keys.keep_current()),
+                tasks.create_task(
+                    end_slow_connections(server.server_state.connections, options.body_timeout_s)
+                ),
+            ]
             running = tasks.create_task(server.serve(sockets=[listener]))
-            log.info("ingest.started", url=served.url, topic=settings.topic)
+            log.info("ingest.started", url=served.url, topic=settings.topic, index=place.index)
             try:
                 yield served
             finally:
-                connecting.cancel()
                 abort = abort or asyncio.Event()
-                await _drain(served.door, abort, settings.ingest.drain_timeout_s)
+                await _drain(served.door, abort, options)
                 server.should_exit = True
                 await running
+                for task in watching:
+                    task.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _unpacked() -> AsyncIterator[None]:
+    try:
+        yield
     except BaseExceptionGroup as group:
         # What the caller raised comes out as it was; several at once stay a group.
         if len(group.exceptions) == 1:
             raise group.exceptions[0] from None
         raise
-    finally:
-        listener.close()
-        await _close(link)
 
 
-async def _create_topic(settings: Settings) -> None:
-    async with PulsarAdmin(settings.pulsar) as admin:
-        for change in await ensure_topic(admin, settings.topic):
-            log.info("topic.changed", change=change)
-
-
-def _uvicorn_config(app: IngestApp) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http="httptools",
-        ws="none",
-        lifespan="on",  # where FastAPI starts its OpenTelemetry export, if the environment asks
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=FAREWELL_S,
-    )
+def _uvicorn_config(app: IngestApp, options: IngestSettings) -> uvicorn.Config:
+    protocol = type("Bounded", (BoundedProtocol,), {"max_connections": options.max_connections})
+    try:
+        config = uvicorn.Config(
+            app,
+            http=protocol,
+            ws="none",
+            lifespan="on",  # where FastAPI starts its OpenTelemetry export, if the environment asks
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=FAREWELL_S,
+            ssl_certfile=options.tls_certificate,
+            ssl_keyfile=options.tls_key,
+            ssl_ca_certs=str(options.tls_client_ca) if options.tls_client_ca else None,
+            ssl_cert_reqs=ssl.CERT_REQUIRED if options.tls_client_ca else ssl.CERT_NONE,
+        )
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(
+            f"The TLS files can't be used ({error}): see tls_certificate, tls_key and "
+            "tls_client_ca. Nothing was started."
+        ) from error
+    return config
 
 
 class _Server(uvicorn.Server):
@@ -168,10 +186,14 @@ class _Server(uvicorn.Server):
                 connection.transport.close()
 
 
-async def _drain(door: Door, abort: asyncio.Event, timeout_s: float) -> None:
+async def _drain(door: Door, abort: asyncio.Event, options: IngestSettings) -> None:
+    if options.drain_notice_s:
+        door.give_notice()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(abort.wait(), options.drain_notice_s)
     door.close()
     waits = [asyncio.create_task(wait) for wait in (door.emptied(), abort.wait())]
-    await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(waits, timeout=options.drain_timeout_s, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
     if door.inside:
@@ -199,7 +221,7 @@ def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
         (abort if stop.is_set() else stop).set()
 
     loop = asyncio.get_running_loop()
-    taken = (signal.SIGINT, signal.SIGTERM)
+    taken = own_signals()
     for number in taken:
         loop.add_signal_handler(number, arrived)
     try:
@@ -207,20 +229,3 @@ def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
     finally:
         for number in taken:
             loop.remove_signal_handler(number)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        reason = (error.strerror or str(error)).partition(" (while")[0]
-        raise ConfigurationError(
-            f"Can't listen on {host} port {port}: {reason}. Choose another with --host and --port, "
-            "or KEYLANE_INGEST__HOST and KEYLANE_INGEST__PORT; port 0 is any free one."
-        ) from error
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -15,7 +15,9 @@ from keylane.errors import KeylaneError
 from keylane.settings import Settings, effective_settings
 from operate.broker.commands import broker_app
 from operate.exits import exit_code_of
+from operate.keys import keys_app
 from operate.options import CONNECTION, with_settings
+from operate.schema import schema_app
 
 _EXIT_CODES: Final = (
     "Exit codes: 0 done, 1 failed, 2 usage, 65 bad data, 69 broker or service unavailable, "
@@ -39,6 +41,8 @@ app = typer.Typer(
 topic_app = typer.Typer(help="Set up the topic that holds all events.", no_args_is_help=True)
 app.add_typer(topic_app, name="topic")
 app.add_typer(broker_app, name="broker")
+app.add_typer(keys_app, name="keys")
+app.add_typer(schema_app, name="schema")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 
@@ -126,19 +130,30 @@ def topic_setup(
 
 
 @app.command(
-    epilog=_examples("keylane ingest", "keylane ingest --host 0.0.0.0 --port 8090 --topic orders")
+    epilog=_examples(
+        "keylane ingest --workers 2",
+        "keylane ingest --host 0.0.0.0 --keys-file keylane-keys.json --topic orders",
+    )
 )
 @with_settings(
     *CONNECTION,
     "ingest.host",
     "ingest.port",
+    "ingest.workers",
+    "ingest.keys_file",
+    "ingest.insecure",
+    "ingest.rate_limit",
+    "ingest.idempotency_store",
+    "ingest.deduplicate",
+    "ingest.schemas",
+    "ingest.schema_folder",
     "ingest.max_in_flight",
     "ingest.send_deadline_s",
     "ingest.drain_timeout_s",
 )
 def ingest(settings: Settings) -> None:
     """Take events over HTTP and put them on the topic."""
-    from ingest.serve import run
+    from ingest.process import run
 
     raise typer.Exit(run(settings))
 

@@ -31,6 +31,7 @@ _METAVARS: Final[Mapping[str, str]] = {
     "dispatch.backoff_multiplier": "X",
     "dispatch.admin_port": "P",
     "ingest.port": "P",
+    "ingest.keys_file": "FILE",
 }
 
 Config = Annotated[
@@ -102,9 +103,11 @@ def _parameter(setting: Setting) -> str:
 def _annotation(setting: Setting) -> Any:
     dotted = ".".join(setting.path)
     kind = _kind(setting)
+    name = _NAMES.get(dotted, setting.option)
     option = typer.Option(
-        _NAMES.get(dotted, setting.option),
-        metavar=_metavar(dotted, kind),
+        # What a file or the environment says can be taken back, too.
+        f"{name}/--no-{name[2:]}" if kind is bool else name,
+        metavar=None if kind is bool else _metavar(dotted, kind),
         help=f"{setting.field.description} ({_origin(setting)})",
         rich_help_panel=_PANELS[setting.path[0]],
         show_default=False,
@@ -115,7 +118,7 @@ def _annotation(setting: Setting) -> Any:
 def _kind(setting: Setting) -> type:
     """What Typer parses it as; bounds and choices are checked by the tree, as for every source."""
     inner = {setting.field.annotation, *get_args(setting.field.annotation)}
-    return next((kind for kind in (int, float) if kind in inner), str)
+    return next((kind for kind in (bool, int, float) if kind in inner), str)
 
 
 def _metavar(dotted: str, kind: type) -> str:

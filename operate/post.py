@@ -19,7 +19,9 @@ from keylane.masking import mask_url
 #: Longer than a server waits for the broker's receipts, or its answer would be missed.
 TIMEOUT_S: Final = 60.0
 CONNECT_TIMEOUT_S: Final = 5.0
-_TEMPORARY: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
+_TEMPORARY: Final = frozenset(
+    {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
+)
 _BACKOFF = wait_exponential(multiplier=0.1, max=5.0) + wait_random(0, 0.1)
 
 

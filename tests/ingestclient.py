@@ -23,18 +23,20 @@ ONE = b'[{"UserID":"user-1","Payload":1}]'
 
 
 @contextlib.asynccontextmanager
-async def served(publisher: FakePublisher) -> AsyncIterator[aiohttp.ClientSession]:
+async def served(
+    publisher: FakePublisher, **options: Any
+) -> AsyncIterator[aiohttp.ClientSession]:
     """A client of a server that is ready, with limits that tests reach quickly."""
-    ingest = IngestSettings(
-        port=0,
-        max_body_bytes=MAX_BODY_BYTES,
-        max_events=50,
-        max_in_flight=50,
-        max_payload_bytes=1_000,
-        send_deadline_s=0.2,
-        retry_after_s=1.5,
-        drain_timeout_s=1.0,
-    )
+    limits = {
+        "max_body_bytes": MAX_BODY_BYTES,
+        "max_events": 50,
+        "max_in_flight": 50,
+        "max_payload_bytes": 1_000,
+        "send_deadline_s": 0.2,
+        "retry_after_s": 1.5,
+        "drain_timeout_s": 1.0,
+    }
+    ingest = IngestSettings(port=0, **(limits | options))
     async with serving(FakeBroker(publisher), Settings(ingest=ingest)) as server:
         async with aiohttp.ClientSession(server.url) as session:
             await until(lambda: is_ready(session))
@@ -64,7 +66,7 @@ async def refusal(
     assert problem["title"]
     assert problem["detail"]
     assert uuid.UUID(problem["instance"]).urn == problem["instance"]
-    assert ("Retry-After" in told) == (status in (429, 503))
+    assert ("Retry-After" in told) == (status in (409, 429, 503))
     return status, problem["type"].removeprefix("urn:keylane:problem:"), problem
 
 

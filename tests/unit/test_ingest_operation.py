@@ -114,10 +114,23 @@ async def test_the_trace_context_is_handed_on(
     await post(client, ONE, {"traceparent": TRACE, "tracestate": "a=1"})
     await post(client, ONE, {"traceparent": "nonsense", "tracestate": "a=1"})
 
-    with_trace, without = (m.properties for m in publisher.sent)
-    assert (with_trace["traceparent"], with_trace["tracestate"]) == (TRACE, "a=1")
-    assert "traceparent" not in without
-    assert "tracestate" not in without
+    given, made = (m.properties for m in publisher.sent)
+    assert (given["traceparent"], given["tracestate"]) == (TRACE, "a=1")
+    assert made["traceparent"].endswith("-00")
+    assert "tracestate" not in made
+
+
+async def test_a_request_can_be_found_by_its_correlation_id_everywhere(
+    client: aiohttp.ClientSession, publisher: FakePublisher
+) -> None:
+    with structlog.testing.capture_logs() as lines:
+        _, _, answered = await post(client, ONE, {"X-Correlation-Id": "order-7"})
+        _, _, made = await post(client, b"{")
+
+    assert answered["X-Correlation-Id"] == "order-7"
+    assert publisher.sent[0].properties["ce_correlationid"] == "order-7"
+    assert {line["correlation"] for line in lines} == {"order-7", made["X-Correlation-Id"]}
+    assert answered["traceparent"] == publisher.sent[0].properties["traceparent"]
 
 
 async def test_a_request_id_is_sent_back(client: aiohttp.ClientSession) -> None:
@@ -180,7 +193,11 @@ async def test_an_accepted_event_is_logged_with_its_id_and_user(
     with structlog.testing.capture_logs() as lines:
         await post(client, b'{"UserID":"u","Payload":1,"ID":"i"}')
 
-    assert lines == [{"event": "event.accepted", "log_level": "debug", "id": "i", "user": "u"}]
+    accepted, request = lines
+    assert {"event": "event.accepted", "id": "i", "user": "u"}.items() <= accepted.items()
+    assert accepted["log_level"] == "debug"
+    assert {"event": "request.accepted", "status": 202, "events": 1}.items() <= request.items()
+    assert {"path", "bytes", "ms", "client", "key", "trace", "correlation"} <= request.keys()
 
 
 async def test_the_documentation_names_every_answer_and_its_references_resolve(
@@ -196,8 +213,24 @@ async def test_the_documentation_names_every_answer_and_its_references_resolve(
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     }
+    statuses = [
+        "202",
+        "400",
+        "401",
+        "403",
+        "408",
+        "409",
+        "413",
+        "415",
+        "422",
+        "429",
+        "431",
+        "500",
+        "503",
+    ]
     assert operations == {
-        "POST /events": ["202", "400", "413", "415", "422", "429", "500", "503"],
+        "POST /events": statuses,
+        "POST /notify": statuses,
         "GET /healthz": ["200"],
         "GET /readyz": ["200", "503"],
         "GET /metrics": ["200"],

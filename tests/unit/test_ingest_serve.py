@@ -233,8 +233,16 @@ async def test_a_port_in_use_is_a_wrong_setting(publisher: FakePublisher) -> Non
 
 async def test_an_unknown_host_is_a_wrong_setting(publisher: FakePublisher) -> None:
     with pytest.raises(ConfigurationError, match="KEYLANE_INGEST__HOST"):
-        async with serving(FakeBroker(publisher), make_settings(host="203.0.113.1")):
+        async with serving(FakeBroker(publisher), make_settings(host="203.0.113.1", insecure=True)):
             pass
+
+
+async def test_without_keys_other_machines_are_not_listened_to(publisher: FakePublisher) -> None:
+    with pytest.raises(ConfigurationError, match="keylane keys create"):
+        async with serving(FakeBroker(publisher), make_settings(host="0.0.0.0")):
+            pass
+    async with serving(FakeBroker(publisher), make_settings(host="0.0.0.0", insecure=True)):
+        pass
 
 
 async def test_what_the_caller_raises_comes_out_as_it_was(publisher: FakePublisher) -> None:

@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from itertools import takewhile
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -169,7 +170,7 @@ def test_every_keylane_command_in_a_document_is_one_that_keylane_takes(
 
     for words in shell_lines(document):
         if words and words[0].endswith("keylane"):
-            parse([word for word in words[1:] if word != "&"])
+            parse([*takewhile(lambda word: word not in {"&", ">", "|"}, words[1:])])
 
 
 @pytest.mark.parametrize("document", PATHS)
