@@ -20,7 +20,7 @@ from ingest.endpoint import EventsEndpoint
 from ingest.gate import Gate
 from ingest.media import NOTIFY_PATH
 from ingest.problems import INTERNAL, METHOD_NOT_ALLOWED, NOT_FOUND, Kind
-from keylane.settings import IngestSettings
+from keylane.ingestsettings import IngestSettings
 from keylane.telemetry import VERSION
 
 EVENTS_PATH = "/events"

@@ -103,10 +103,9 @@ async def _check_schemas(settings: Settings) -> CheckSchemas | None:
         violating = apply(options.schemas, schemas, events)
         for index, event in enumerate(events):
             # JSON tells its readers itself what it holds.
-            if event.content_type != DEFAULT_CONTENT_TYPE and _SCHEMA not in event.extensions:
-                if name := schemas.schema_name(event):
-                    named = {**event.extensions, _SCHEMA: name}
-                    events[index] = replace(event, extensions=named)
+            is_named = event.content_type == DEFAULT_CONTENT_TYPE or _SCHEMA in event.extensions
+            if not is_named and (name := schemas.schema_name(event)):
+                events[index] = replace(event, extensions={**event.extensions, _SCHEMA: name})
         return violating
 
     return check

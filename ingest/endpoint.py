@@ -31,7 +31,7 @@ from ingest.throttle import Throttle
 from ingest.trace import Trace, trace_of
 from keylane.errors import KeylaneError
 from keylane.event import Event
-from keylane.settings import IngestSettings
+from keylane.ingestsettings import IngestSettings
 
 log = structlog.get_logger()
 

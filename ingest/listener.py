@@ -8,7 +8,7 @@ import socket
 from typing import Final
 
 from keylane.errors import ConfigurationError
-from keylane.settings import IngestSettings
+from keylane.ingestsettings import IngestSettings
 
 #: Connections that wait to be accepted.
 BACKLOG: Final = 2048

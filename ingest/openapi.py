@@ -28,8 +28,8 @@ _DESCRIPTIONS: Final[Mapping[int, str]] = {
     401: "This server takes events only with an API key, and none that it knows was sent.",
     403: "The API key has not the scope for this.",
     408: "The body did not arrive in time. Nothing was sent.",
-    409: "A request with the same Idempotency-Key, or the same event id, is being stored. Ask again "
-    "after `Retry-After`.",
+    409: "A request with the same Idempotency-Key, or the same event id, is being stored. "
+    "Ask again after `Retry-After`.",
     413: "The body, the array or a payload is too large. Nothing was accepted, unless `events` "
     "says what became of each.",
     415: "The body's media type or encoding is not taken.",

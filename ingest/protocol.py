@@ -49,6 +49,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_since: float | None = None
         self._head_bytes = 0
         self._unread_since: float | None = None
+        self._dropping_since: float | None = None
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as there
@@ -72,7 +73,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _is_between_requests(self) -> bool:
         cycle: Any = self.cycle  # there is none before the first request
-        return cycle is None or cycle.response_complete is True
+        return cycle is None or (cycle.response_complete is True and not cycle.more_body)
 
     @override
     def on_message_begin(self) -> None:
@@ -107,14 +108,13 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         if self.cycle.more_body and not self.transport.is_closing():
             # What still comes is dropped; it has the time that a head has.
-            self._head_since = self.loop.time()
+            self._dropping_since = self.loop.time()
         super().on_response_complete()
 
     @override
     def on_message_complete(self) -> None:
         if self.cycle.response_complete:
-            self._head_since = None
-            self._head_bytes = 0
+            self._dropping_since = None
             self.cycle.more_body = False
         super().on_message_complete()
 
@@ -124,7 +124,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def close_if_slow(self, now: float, timeout_s: float) -> None:
         """End what has kept us waiting for longer than that."""
-        for since in (self._head_since, self._unread_since):
+        for since in (self._head_since, self._unread_since, self._dropping_since):
             if since is not None and now - since > timeout_s:
                 self.transport.abort()
                 return

@@ -34,7 +34,8 @@ from ingest.listener import BACKLOG, allow_many_connections, check_exposure, lis
 from ingest.protocol import BoundedProtocol, end_slow_connections
 from keylane.broker import Broker
 from keylane.errors import ConfigurationError
-from keylane.settings import IngestSettings, Settings
+from keylane.ingestsettings import IngestSettings
+from keylane.settings import Settings
 from keylane.supervisor import own_signals
 
 log = structlog.get_logger()

@@ -17,12 +17,12 @@ from typing import Final
 import orjson
 
 from keylane.errors import KeylaneError
+from keylane.ingestsettings import IngestSettings
 from keylane.memory import MemoryBroker
 from keylane.names import full_topic
 from keylane.settings import (
     DestinationSettings,
     DispatchSettings,
-    IngestSettings,
     PulsarSettings,
     Settings,
 )

@@ -75,7 +75,9 @@ class FakeBroker:
     async def partitions(self, topic: str) -> int:
         return 1
 
-    async def publisher(self, topic: str) -> Publisher:
+    async def publisher(
+        self, topic: str, *, name: str | None = None, deduplicate: bool = False
+    ) -> Publisher:
         if self.refusals:
             self.refusals -= 1
             raise BrokerUnavailable

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from ingest.serve import serving
-from keylane.settings import IngestSettings, Settings
+from keylane.ingestsettings import IngestSettings
+from keylane.settings import Settings
 from tests.fakes import FakeBroker, FakePublisher
 from tests.waiting import until
 
@@ -23,9 +24,7 @@ ONE = b'[{"UserID":"user-1","Payload":1}]'
 
 
 @contextlib.asynccontextmanager
-async def served(
-    publisher: FakePublisher, **options: Any
-) -> AsyncIterator[aiohttp.ClientSession]:
+async def served(publisher: FakePublisher, **options: Any) -> AsyncIterator[aiohttp.ClientSession]:
     """A client of a server that is ready, with limits that tests reach quickly."""
     limits = {
         "max_body_bytes": MAX_BODY_BYTES,

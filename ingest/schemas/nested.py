@@ -144,13 +144,13 @@ def _of_names(case: Case, new: Part, path: Path, check: Check) -> Iterator[Break
     if "propertyNames" not in new.schema:
         return
     asked = new.inner(new.schema["propertyNames"])
+    had = [part.inner(part.schema["propertyNames"]) for part in case if _limits_names(part)]
     closed = next((part for part in case if _is_closed(part)), None)
     if closed:
         for name in closed.schema.get("properties", {}):
-            if not asked.accepts(name):
+            if all(limit.accepts(name) for limit in had) and not asked.accepts(name):
                 yield broken((*path, name), "this name is no longer allowed")
         return
-    had = [part.inner(part.schema["propertyNames"]) for part in case if _limits_names(part)]
     if check([_STRING, *had], asked, path):
         why = "propertyNames changed" if had else "propertyNames added"
         yield broken((*path, _ANY), why, is_certain=not had)

@@ -10,6 +10,7 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 from ingest.schemas.formats import FORMATS
+from ingest.schemas.jsontext import is_whole
 from ingest.schemas.keywords import frozen
 from ingest.schemas.validator import validator_class
 
@@ -23,6 +24,13 @@ _KINDS: Final[Mapping[str, frozenset[str]]] = {
         name: frozenset({name})
         for name in ("array", "boolean", "integer", "null", "object", "string")
     },
+}
+_NAMES: Final[Mapping[type, str]] = {
+    list: "array",
+    bool: "boolean",
+    type(None): "null",
+    dict: "object",
+    str: "string",
 }
 ALL_KINDS: Final = frozenset().union(*_KINDS.values())
 _validator: Final = validator_class(remembers=False)
@@ -120,6 +128,9 @@ def kinds_of(case: Sequence[Part]) -> frozenset[str]:
     kinds = ALL_KINDS
     for part in case:
         kinds &= kinds_in(part)
+        listed = _listed(part)
+        if listed is not None:
+            kinds &= frozenset(map(_kind, listed))
     return kinds - frozenset(_impossible(case))
 
 
@@ -127,6 +138,12 @@ def kinds_in(part: Part) -> frozenset[str]:
     names = part.schema.get("type", list(_KINDS))
     listed = [names] if isinstance(names, str) else names
     return frozenset().union(*(_KINDS[name] for name in listed))
+
+
+def _kind(value: Any) -> str:
+    if is_whole(value):
+        return "integer"
+    return _NAMES.get(type(value), "fraction")
 
 
 def _impossible(case: Sequence[Part]) -> Iterator[str]:

@@ -12,10 +12,10 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from keylane.errors import ConfigurationError, MissingPiece
+from keylane.ingestsettings import IngestSettings
 from keylane.settings import (
     DestinationSettings,
     DispatchSettings,
-    IngestSettings,
     PulsarSettings,
     Settings,
 )

@@ -17,8 +17,9 @@ from ingest.refusals import ShuttingDown
 from ingest.serve import serve_until_signalled, serving
 from ingest.throttle import Throttle
 from keylane.errors import ConfigurationError
+from keylane.ingestsettings import IngestSettings
 from keylane.memory import MemoryBroker
-from keylane.settings import IngestSettings, Settings
+from keylane.settings import Settings
 from tests.fakes import FakeBroker, FakePublisher
 from tests.waiting import until
 

@@ -17,7 +17,8 @@ import pytest
 from ingest import problems
 from ingest.serve import serving
 from keylane.apikeys import DEFAULT_SCOPES, Scope, create_key
-from keylane.settings import IngestSettings, Settings
+from keylane.ingestsettings import IngestSettings
+from keylane.settings import Settings
 from tests.fakes import FakeBroker, FakePublisher
 from tests.waiting import until
 
