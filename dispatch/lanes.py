@@ -16,7 +16,7 @@ from dispatch.absences import ROUNDING_S, Absences
 from dispatch.commands import Commands, Note, Statistics
 from dispatch.lane import Entry, Lane, LaneKey, State
 from dispatch.options import LaneOptions
-from dispatch.partition import MAX_STEP_S, Partition, Partitions
+from dispatch.partition import KNOWN_S, MAX_STEP_S, Lately, Partition, Partitions
 from dispatch.redelivery import Redelivery
 from dispatch.tally import Tally
 from dispatch.timers import Due, Timer, Timers
@@ -50,6 +50,7 @@ class Lanes:
         for queue in (partition.due_heads, partition.due_pages, partition.due_tails):
             queue.clear()
         partition.withheld.clear()
+        partition.known = Lately(KNOWN_S)
         partition.is_connected = True
         partition.is_receiving = self._tally.is_receiving
         partition.connected_from_s = partition.received_s
@@ -120,6 +121,7 @@ class Lanes:
             raise AssertionError("only a running head can be acknowledged")
         partition = self.partitions[lane.partition]
         partition.finished.put(entry.position, None)
+        partition.known.put(lane.key, None)
         if entry.count:
             partition.served.put(lane.key, None)
         self.commands.acknowledge.setdefault(lane.partition, []).append(message)
@@ -223,9 +225,14 @@ class Lanes:
         entry.attempts_elsewhere = partition.attempts_before(key, message)
         lane.add(entry)
         self._tally.enter(entry)
+        settle_s = 0.0
         if message.redelivery_count or partition.connected_s < self.options.fresh_s:
+            settle_s = self.options.settle_s
+        elif key not in partition.known:
+            settle_s = self.options.meet_s
+        if settle_s:
             lane.is_settling = True
-            self._settle(partition, lane, partition.calm_s + self.options.settle_s, now)
+            self._settle(partition, lane, partition.calm_s + settle_s, now)
             self._tally.weigh(lane)
         else:
             self._reconsider(partition, lane, now)

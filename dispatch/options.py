@@ -28,6 +28,10 @@ class LaneOptions:
     lead_s: float = 0.1
     #: How long a redelivered event that opens a lane waits for a predecessor.
     settle_s: float = 0.2
+    #: The same for an event that was never sent before and opens the lane of a user of whom nothing
+    #: was finished here lately: when a worker dies, the broker may send a new event of a user to
+    #: the next owner just before those that the dead one held.
+    meet_s: float = 0.05
     #: For so long after a connection began every event that opens a lane waits like that.
     fresh_s: float = 2.0
     #: How long an event that came back waits for predecessors that did not, before they are

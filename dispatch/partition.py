@@ -31,11 +31,12 @@ _V = TypeVar("_V")
 
 
 class Lately(Generic[_K, _V]):
-    """A mapping that forgets: what was put in in the last minute or two, in two generations."""
+    """A mapping that forgets: what was put in lately, in two generations of so many seconds."""
 
-    __slots__ = ("_current", "_previous", "_turned_at")
+    __slots__ = ("_current", "_kept_s", "_previous", "_turned_at")
 
-    def __init__(self) -> None:
+    def __init__(self, kept_s: float = FINISHED_KEPT_S) -> None:
+        self._kept_s = kept_s
         self._current: dict[_K, _V] = {}
         self._previous: dict[_K, _V] = {}
         self._turned_at = 0.0
@@ -54,10 +55,14 @@ class Lately(Generic[_K, _V]):
         return key in self._current or key in self._previous
 
     def forget_older(self, now: float) -> None:
-        is_due = now - self._turned_at >= FINISHED_KEPT_S
+        is_due = now - self._turned_at >= self._kept_s
         if is_due or len(self._current) >= FINISHED_KEPT:
             self._previous, self._current = self._current, {}
             self._turned_at = now
+
+
+#: For so long, at least, a user of whom something was finished here is known to be ours.
+KNOWN_S: Final = 5.0
 
 
 @dataclass(slots=True)
@@ -90,6 +95,8 @@ class Partition:
     #: Keys of which a redelivered event was finished here: what comes behind it was attempted by
     #: nobody, however often the broker sent it.
     served: Lately[LaneKey, None] = field(default_factory=Lately)
+    #: Keys of which anything was finished here, while they were surely ours.
+    known: Lately[LaneKey, None] = field(default_factory=lambda: Lately(KNOWN_S))
     #: What other workers told of events that they gave back.
     notes: Lately[Position, Note] = field(default_factory=Lately)
     #: Lanes whose turn came while no attempt could start.
@@ -114,6 +121,7 @@ class Partition:
         self.stepped_at = now
         self.finished.forget_older(now)
         self.served.forget_older(now)
+        self.known.forget_older(now)
         self.notes.forget_older(now)
 
     def attempts_before(self, key: LaneKey, message: Received) -> int:

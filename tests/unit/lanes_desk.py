@@ -41,7 +41,7 @@ class Desk:
         #: The broker answers whatever it is asked.
         self.is_answered = True
         # Short, so that tests of how many proofs are needed are.
-        short = {"quiet_s": 0.25, "proofs": 2}
+        short = {"quiet_s": 0.25, "proofs": 2, "meet_s": 0.0}
         self.lanes = Lanes(LaneOptions(**(short | options)))
         self.now = 0.0
         self.lanes.connect(0, self.now)

@@ -41,6 +41,8 @@ class Gated(LaneOptions):
     gate: int = 48
     #: Fewer than a worker asks for, so that schedules reach what comes after them.
     proofs: int = 2
+    #: What this is for is left out: what overtakes at a worker that does not know the user.
+    meet_s: float = 0.0
 
     @property
     @override

@@ -196,6 +196,18 @@ MUTANTS: Final = (
         "            self.calm_s += passed_s\n",
         is_rare=True,
     ),
+    in_lanes(
+        "a new event of a user not seen lately starts at once",
+        "            settle_s = self.options.meet_s\n",
+        "            settle_s = 0.0\n",
+        is_rare=True,
+    ),
+    in_partition(
+        "a user is known for ever",
+        "        self.known.forget_older(now)\n",
+        "",
+        is_rare=True,
+    ),
     # Duplicates of an event in hand, and of one finished lately.
     in_lanes(
         "an event that arrives again is another one",

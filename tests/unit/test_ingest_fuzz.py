@@ -37,8 +37,13 @@ async def generated(folder: Path, examples: int) -> tuple[int, int, str]:
                 "--no-color",
             ),
             *("--checks", CHECKS, "--max-examples", str(examples), "--seed", "1"),
-            env={**os.environ, "SCHEMATHESIS_HOOKS": "tests.schemathesis_hooks"},
-            cwd=ROOT,
+            env={
+                **os.environ,
+                "SCHEMATHESIS_HOOKS": "tests.schemathesis_hooks",
+                "PYTHONPATH": str(ROOT),
+            },
+            # It leaves a folder where it runs.
+            cwd=folder,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )

@@ -198,3 +198,26 @@ def test_a_predecessor_is_awaited_for_as_long_as_nobody_looks_for_it(desk: Desk)
     desk.arrive("Ada", 1, count=1)
     desk.wait(0.3)
     assert list(desk.running) == [1]
+
+
+def test_an_event_of_a_user_not_seen_lately_waits_for_what_a_dead_worker_may_have_held() -> None:
+    desk = Desk(meet_s=0.05)
+    desk.arrive("Ada", 3)
+    assert desk.running == {}
+    desk.arrive("Ada", 1, 2, count=0)
+    desk.wait(0.1)
+    assert list(desk.running) == [1]
+
+
+def test_an_event_of_a_user_seen_lately_does_not_wait() -> None:
+    desk = Desk(meet_s=0.05)
+    desk.arrive("Ada", 1)
+    desk.wait(0.1)
+    desk.deliver(1)
+    desk.wait(3.0)
+    desk.arrive("Ada", 2)
+    assert list(desk.running) == [2]
+    desk.deliver(2)
+    desk.wait(11.0)
+    desk.arrive("Ada", 3)
+    assert desk.running == {}
