@@ -125,15 +125,18 @@ class _Comparison:
         for keyword in ("anyOf", "oneOf"):
             if keyword not in new.schema or _has_same(case, new, (keyword,)):
                 continue
-            branches = [new.inner(schema) for schema in new.schema[keyword]]
+            alone = Part({keyword: new.schema[keyword]}, new.resolver)
             for one_kind in _ONE_KIND:
                 narrow = (*case, one_kind)
-                if kinds_of(narrow):
-                    yield from self._of_branches(narrow, branches, keyword, path)
+                values = values_of(narrow)
+                if values is not None:
+                    for value in values:
+                        yield from _of_value(value, alone, path)
+                elif kinds_of(narrow):
+                    yield from self._of_branches(narrow, alone, keyword, path)
 
-    def _of_branches(
-        self, case: Case, branches: list[Part], keyword: str, path: Path
-    ) -> Iterator[Break]:
+    def _of_branches(self, case: Case, new: Part, keyword: str, path: Path) -> Iterator[Break]:
+        branches = [new.inner(schema) for schema in new.schema[keyword]]
         possible = [branch for branch in branches if not _are_disjoint(case, branch)]
         found = [self._from_case(case, branch, path) for branch in possible]
         if not possible:
