@@ -24,9 +24,11 @@ from bench.drain import Drain
 from bench.errors import BenchError
 from bench.failing import Failing
 from bench.figures import Figure
+from bench.growth import Growth
+from bench.ingest import Ingest
 from bench.latency import Latency, rates_to_measure, receiver_url
 from bench.parts import receiver
-from bench.produce import Produce
+from bench.produce import measure_single_rate
 from bench.scale import FULL, QUICK, Scale
 from bench.slow import Slow
 from bench.stage import Stage
@@ -108,15 +110,25 @@ def _run(arguments: argparse.Namespace) -> int:
     return FAILED if arguments.check and is_missed else DONE
 
 
+def _ingest(stage: Stage) -> list[Figure]:
+    return Ingest(stage).run()
+
+
+def _growth(stage: Stage) -> list[Figure]:
+    topic = stage.topic("growth")
+    with stage.ingest(topic) as ingest, stage.memory_ingest(forgets=True) as remembering:
+        return Growth(stage, ingest, remembering).run()
+
+
 def _flow(stage: Stage) -> list[Figure]:
-    """What comes in, what goes out and how long it takes, when nothing fails."""
-    produce = Produce(stage)
-    figures = [*produce.run(), *Drain(stage).run()]
+    """What goes out and how long it takes from end to end, when nothing fails."""
+    single_rate = measure_single_rate(stage)
+    figures = Drain(stage).run()
     with start_receiver() as target:
         url = receiver_url(target.hear(receiver.Listening).port)
         webhooks = Webhooks(stage, target, url)
         figures += webhooks.run()
-        half_load = min(produce.single_rate, webhooks.rate) / 2
+        half_load = min(single_rate, webhooks.rate) / 2
         rates = rates_to_measure(half_load, stage.scale.latency_rate)
         figures += Latency(stage, target, url, rates).run()
     # What belongs together stands together; what is found out last stands last.
@@ -139,6 +151,8 @@ def _slow(stage: Stage) -> list[Figure]:
 
 #: In the order in which they are measured.
 PARTS: Final[dict[str, Callable[[Stage], list[Figure]]]] = {
+    "ingest": _ingest,
+    "growth": _growth,
     "flow": _flow,
     "depth": _depth,
     "failing": _failing,

@@ -29,10 +29,18 @@ def user(number: int, users: int, kind: str = "user") -> str:
     return f"{kind}-{number % users:06d}"
 
 
-def body(first: int, count: int, users: int) -> bytes:
-    """What is posted to ingest: `count` events from number `first` on."""
+def body(first: int, count: int, users: int, *, has_ids: bool = False) -> bytes:
+    """What is posted to ingest: `count` events from number `first` on, with ids made of it or not.
+
+    Without, ingest gives each an id that nothing can repeat.
+    """
     events = (
-        b'{"UserID":"%s","Payload":%s}' % (user(number, users).encode(), payload(number))
+        b'{%s"UserID":"%s","Payload":%s}'
+        % (
+            b'"ID":"event-%012d",' % number if has_ids else b"",
+            user(number, users).encode(),
+            payload(number),
+        )
         for number in range(first, first + count)
     )
     return b"[%s]" % b",".join(events)

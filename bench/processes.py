@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Final, Self, TypeVar
@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bench.errors import BenchError
+from bench.machine import children_of
 from keylane.sources import ENV_PREFIX
 from operate.broker import guardian
 from operate.broker.process import ProcessIdentity
@@ -39,25 +40,37 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
 
 
-class Keylane:
-    """One `keylane ...`, behind the guardian that ends it if this process dies.
+class Server:
+    """A process that serves, behind the guardian that ends it if this process dies.
 
-    The folder of the log goes with it then.
+    It logs JSON lines, in which each of its `processes` tells its URL. The folder of the log goes
+    with it.
     """
 
-    def __init__(self, arguments: Iterable[str], log: Path) -> None:
-        self._arguments = [*arguments, "--log-format", "json"]
+    def __init__(
+        self,
+        name: str,
+        arguments: Iterable[str],
+        log: Path,
+        *,
+        processes: int = 1,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """Run a module (`-m` comes before `arguments`) with these settings in its environment."""
+        self._name = name
         self._log = log
+        self._processes = processes
+        self._url = ""
         self._connection: http.client.HTTPConnection | None = None
         with log.open("wb") as stderr:
             self._guard = subprocess.Popen(
                 [
                     *(sys.executable, "-I", "-S", guardian.__file__),
                     *(str(os.getpid()), str(log.parent)),
-                    *(sys.executable, "-P", "-m", "operate", *self._arguments),
+                    *(sys.executable, "-P", "-m", *arguments),
                 ],
                 cwd=log.parent,
-                env=_environment(),
+                env={**_environment(), **(settings or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -92,20 +105,25 @@ class Keylane:
         finally:
             if self._identity:
                 self._identity.send(signal.SIGKILL)
-            self._guard.wait()
+            self._guard.communicate()
 
     def url(self) -> str:
-        """Where it serves, as soon as it does."""
+        """Where it serves, as soon as all its processes do."""
         deadline = time.monotonic() + _READY_WITHIN_S
-        while time.monotonic() < deadline:
-            for line in self._log.read_bytes().splitlines():
-                told = json.loads(line) if line.startswith(b"{") else {}
-                url = told.get("url") or told.get("admin_url")
-                if url:
-                    return str(url)
+        while not self._url:
+            urls = list(_urls_in(self._log.read_bytes()))
+            if len(urls) >= self._processes:
+                self._url = urls[0]
+                break
             self._check_alive()
+            if time.monotonic() > deadline:
+                raise self._failure("did not start in time")
             time.sleep(_POLL_S)
-        raise self._failure("did not start in time")
+        return self._url
+
+    def pids(self) -> list[int]:
+        """Of the process and of those that it started."""
+        return [self.pid, *children_of(self.pid)]
 
     def wait_ready(self) -> None:
         deadline = time.monotonic() + _READY_WITHIN_S
@@ -143,7 +161,26 @@ class Keylane:
 
     def _failure(self, what: str) -> BenchError:
         said = _last_lines(self._log.read_text(errors="replace"))
-        return BenchError(f"keylane {' '.join(self._arguments[:2])} {what}. Its log ends:{said}")
+        return BenchError(f"{self._name} {what}. Its log ends:{said}")
+
+
+class Keylane(Server):
+    """One `keylane ...` as anybody runs it."""
+
+    def __init__(
+        self, arguments: Sequence[str], log: Path, settings: Mapping[str, str] | None = None
+    ) -> None:
+        name = " ".join(["keylane", *arguments[:2]])
+        arguments = ["operate", *arguments, "--log-format", "json"]
+        super().__init__(name, arguments, log, settings=settings)
+
+
+def _urls_in(log: bytes) -> Iterator[str]:
+    for line in log.splitlines():
+        told = json.loads(line) if line.startswith(b"{") else {}
+        url = told.get("url") or told.get("admin_url")
+        if url:
+            yield str(url)
 
 
 def _last_lines(text: str) -> str:
@@ -180,8 +217,13 @@ def run_part(
     return msgspec.json.decode(done.stdout, type=result)
 
 
+def part_arguments(part: ModuleType, options: msgspec.Struct) -> list[str]:
+    """What follows `python -m`."""
+    return [part.__name__, msgspec.json.encode(options).decode()]
+
+
 def _part_command(part: ModuleType, options: msgspec.Struct) -> list[str]:
-    return [sys.executable, "-m", part.__name__, msgspec.json.encode(options).decode()]
+    return [sys.executable, "-m", *part_arguments(part, options)]
 
 
 class LivingPart:
@@ -197,6 +239,7 @@ class LivingPart:
             start_new_session=True,
             bufsize=0,
         )
+        self.pid = self._process.pid
         self._rest = b""
 
     def tell(self, order: msgspec.Struct) -> None:

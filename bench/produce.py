@@ -2,124 +2,114 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from statistics import median
 from typing import Final
-from urllib.parse import urlsplit
 
-from bench.errors import BenchError
-from bench.figures import UNKNOWN, Figure, per
+from bench.arms import Arm
+from bench.figures import Figure, per
 from bench.machine import memory_mib
-from bench.parts import load, producer
+from bench.parts import producer
 from bench.processes import Keylane, run_part
 from bench.scale import BODIES, PARTITIONS, USERS
 from bench.stage import Stage
 
-SECTION: Final = "produce"
+SECTION: Final = "ingest"
 YARDSTICK: Final = "bare producers"
-_BARE: Final = 0
+#: Of the yardstick's rate in bodies of `LARGE` events, on an idle machine.
+AT_LEAST: Final = 0.7
+LARGE: Final = 100
 
 
-class Produce:
-    def __init__(self, stage: Stage) -> None:
+def measure_single_rate(stage: Stage) -> float:
+    """Events a second that ingest accepts in bodies of one, when nothing else is measured."""
+    with stage.ingest(stage.topic("single")) as ingest:
+        ingest.wait_ready()
+        arm = Arm(stage, ingest, 1)
+        for number in range(stage.scale.rounds):
+            stage.tell(f"bodies of 1, round {number + 1}")
+            arm.measure()
+    return median(arm.event_rates)
+
+
+class BareArm:
+    """The yardstick, unbatched and as fast as it takes them."""
+
+    def __init__(self, stage: Stage, topic: str) -> None:
         self._stage = stage
-        self._rounds: dict[str, list[float]] = defaultdict(list)
-        self._memory: tuple[float, float] = UNKNOWN, UNKNOWN
+        self._topic = topic
+        self._results: list[producer.Result] = []
 
-    def run(self) -> list[Figure]:
-        topic = self._stage.topic(SECTION)
-        with self._stage.ingest(topic) as ingest:
-            ingest.wait_ready()
-            for number, batch in self._stage.rounds([_BARE, *BODIES]):
-                what = f"bodies of {batch}" if batch else YARDSTICK
-                self._stage.tell(f"{SECTION}, round {number}: {what}")
-                if batch:
-                    self._measure(ingest, batch)
-                else:
-                    self._measure_bare(topic)
-            self._memory = memory_mib(ingest.pid)
-        return self._figures()
-
-    @property
-    def single_rate(self) -> float:
-        """Events a second in bodies of one."""
-        return self._figure_of_rate(1).value
-
-    def _measure(self, ingest: Keylane, batch: int) -> None:
-        address = urlsplit(ingest.url())
-        scale = self._stage.scale
-        options = load.Options(
-            address.hostname or "",
-            address.port or 0,
-            batch,
-            BODIES[batch],
-            USERS,
-            scale.warm_s,
-            scale.produce_s,
-            ingest.pid,
-        )
-        result = run_part(load, options, load.Result)
-        if result.others or not result.requests:
-            raise BenchError(f"ingest accepted {result.requests} and answered {result.others}")
-        cpu_us = (UNKNOWN if result.watched_cpu_s is None else result.watched_cpu_s) * 1e6
-        self._note(f"rate {batch}", result.requests * batch / result.seconds)
-        self._note(f"cpu a request {batch}", cpu_us / result.requests)
-        self._note(f"cpu {batch}", cpu_us / result.requests / batch)
-        self._note(f"client {batch}", 100 * result.cpu_s / result.seconds)
-
-    def _measure_bare(self, topic: str) -> None:
+    def measure(self) -> None:
         scale = self._stage.scale
         options = producer.Options(
             self._stage.service_url,
-            topic,
+            self._topic,
             PARTITIONS,
             USERS,
             warm_s=scale.warm_s,
             measure_s=scale.produce_s,
         )
-        result = run_part(producer, options, producer.Result)
-        self._note("bare rate", result.events / result.seconds)
-        self._note("bare cpu", per(result.cpu_s * 1e6, result.events))
-        self._note("bare peak", result.peak_mib)
+        self._results.append(run_part(producer, options, producer.Result))
 
-    def _note(self, name: str, value: float) -> None:
-        self._rounds[name].append(value)
+    @property
+    def event_rates(self) -> list[float]:
+        return [result.events / result.seconds for result in self._results]
 
-    def _figure_of_rate(self, batch: int) -> Figure:
+    @property
+    def cpu_us_an_event(self) -> list[float]:
+        return [per(result.cpu_s * 1e6, result.events) for result in self._results]
+
+    @property
+    def peaks_mib(self) -> list[float]:
+        return [result.peak_mib for result in self._results]
+
+
+class Produce:
+    """What ingest accepts, and what it costs, by the number of events in a body."""
+
+    def __init__(self, stage: Stage, ingest: Keylane, topic: str) -> None:
+        self._ingest = ingest
+        self.bare = BareArm(stage, topic)
+        self.arms = {batch: Arm(stage, ingest, batch) for batch in BODIES}
+
+    def figures(self) -> list[Figure]:
+        """To be asked for while ingest still runs."""
+        figures = [self._figure_of_rate(batch, arm) for batch, arm in self.arms.items()]
+        for batch, arm in self.arms.items():
+            figures += self._figures_of_cpu(batch, arm)
+        now, peak = memory_mib(self._ingest.pid)
+        return [
+            *figures,
+            Figure(SECTION, "memory after all rounds", "MiB", [now]),
+            Figure(SECTION, "memory at most", "MiB", [peak], YARDSTICK, self.bare.peaks_mib),
+        ]
+
+    def _figure_of_rate(self, batch: int, arm: Arm) -> Figure:
         return Figure(
             SECTION,
             f"events accepted, bodies of {batch}",
             "events/s",
-            self._rounds[f"rate {batch}"],
+            arm.event_rates,
             YARDSTICK,
-            self._rounds["bare rate"],
+            self.bare.event_rates,
             is_more_better=True,
+            at_least=AT_LEAST if batch == LARGE else None,
         )
 
-    def _figures(self) -> list[Figure]:
-        figures = [self._figure_of_rate(batch) for batch in BODIES]
-        for batch in BODIES:
-            figures += self._figures_of_cpu(batch)
-        now, peak = self._memory
+    def _figures_of_cpu(self, batch: int, arm: Arm) -> list[Figure]:
         return [
-            *figures,
-            Figure("memory", "ingest after produce", "MiB", [now]),
-            Figure("memory", "ingest at most", "MiB", [peak], YARDSTICK, self._rounds["bare peak"]),
-        ]
-
-    def _figures_of_cpu(self, batch: int) -> list[Figure]:
-        rounds, bodies = self._rounds, f"bodies of {batch}"
-        of_requests = rounds[f"cpu a request {batch}"]
-        return [
-            Figure(SECTION, f"ingest CPU a request, {bodies}", "us", of_requests),
             Figure(
                 SECTION,
-                f"ingest CPU an event, {bodies}",
+                f"CPU an event, bodies of {batch}",
                 "us",
-                rounds[f"cpu {batch}"],
+                arm.cpu_us_an_event,
                 YARDSTICK,
-                rounds["bare cpu"],
+                self.bare.cpu_us_an_event,
             ),
             Figure(
-                SECTION, f"load client's share of a core, {bodies}", "%", rounds[f"client {batch}"]
+                SECTION,
+                f"load client's share of a core, bodies of {batch}",
+                "%",
+                arm.client_percent,
             ),
         ]

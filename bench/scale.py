@@ -22,6 +22,8 @@ class Scale:
     warm_s: float
     produce_s: float
     """Of one round."""
+    growth_events: tuple[int, int]
+    """After which ingest's memory is looked at; whole bodies of 100."""
     drain_events: int
     http_events: int
     latency_s: float
@@ -51,6 +53,7 @@ FULL: Final = Scale(
     rounds=3,
     warm_s=0.7,
     produce_s=3.0,
+    growth_events=(200_000, 2_000_000),
     drain_events=100_000,
     http_events=20_000,
     latency_s=10.0,
@@ -70,6 +73,7 @@ QUICK: Final = Scale(
     rounds=1,
     warm_s=0.5,
     produce_s=1.0,
+    growth_events=(2_000, 6_000),
     drain_events=2_000,
     http_events=500,
     latency_s=0.6,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
 from bench import admin
-from bench.parts import producer
-from bench.processes import Keylane, run_part
+from bench.parts import memoryingest, producer
+from bench.processes import Keylane, Server, part_arguments, run_part
 from bench.scale import PARTITIONS, USERS, Scale, interleaved
 from operate.running import Tell
 
@@ -49,16 +49,29 @@ class Stage:
         """A name for a subscription that this run has not used."""
         return f"{what}-{next(self._numbers)}"
 
-    def ingest(self, topic: str) -> Keylane:
-        return self._keylane(topic, "ingest", "--host", HOST, "--port", "0")
+    def ingest(
+        self, topic: str, *options: str, settings: Mapping[str, str] | None = None
+    ) -> Keylane:
+        """With further options, and settings for its environment."""
+        arguments = ("ingest", "--host", HOST, "--port", "0", *options)
+        return self._keylane(topic, *arguments, settings=settings)
+
+    def memory_ingest(self, workers: int = 1, *, forgets: bool = False) -> Server:
+        """Ingest that has its broker within."""
+        options = memoryingest.Options(HOST, workers, forgets)
+        log = self.folder / f"{self.name('memory-ingest')}.log"
+        arguments = part_arguments(memoryingest, options)
+        return Server("ingest on the broker in memory", arguments, log, processes=workers)
 
     def dispatch(self, topic: str, name: str, to: str, *options: str) -> Keylane:
         return self._keylane(topic, "dispatch", name, "--to", to, *options)
 
-    def _keylane(self, topic: str, *arguments: str) -> Keylane:
+    def _keylane(
+        self, topic: str, *arguments: str, settings: Mapping[str, str] | None = None
+    ) -> Keylane:
         broker = ("--service-url", self.service_url, "--admin-url", self.admin_url)
         log = self.folder / f"{self.name(arguments[0])}.log"
-        return Keylane((*arguments, *broker, "--topic", topic), log)
+        return Keylane((*arguments, *broker, "--topic", topic), log, settings)
 
     def rounds(self, arms: Sequence[T]) -> Iterator[tuple[int, T]]:
         return interleaved(arms, self.scale.rounds)

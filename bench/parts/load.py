@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Final, cast
 
 import msgspec
 import uvloop
@@ -22,6 +22,8 @@ from bench.machine import cpu_s
 from bench.parts import child
 from bench.wire import AnswerReader, post
 
+_ACCEPTED: Final = 202
+
 
 class Options(msgspec.Struct):
     host: str
@@ -29,10 +31,16 @@ class Options(msgspec.Struct):
     batch: int
     connections: int
     users: int
-    warm_s: float
-    measure_s: float
     #: Whose CPU is measured beside ours.
-    pid: int
+    pids: list[int]
+    warm_s: float = 0.0
+    measure_s: float = 0.0
+    #: So many requests, instead of as many as are answered in the time.
+    requests: int = 0
+    #: Each event has an id, which no other has.
+    has_ids: bool = False
+    #: Number of the first event.
+    first: int = 0
 
 
 class Result(msgspec.Struct):
@@ -46,9 +54,21 @@ class Result(msgspec.Struct):
 
 @dataclass(slots=True)
 class _Tally:
+    #: Answers until it is over; -1 is no such number.
+    left: int
     accepted: int = 0
     others: Counter[int] = field(default_factory=Counter)
     is_over: bool = False
+    all_answered: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def note(self, status: int) -> None:
+        if status == _ACCEPTED:
+            self.accepted += 1
+        else:
+            self.others[status] += 1
+        self.left -= 1
+        if not self.left:
+            self.all_answered.set()
 
 
 class _Connection(asyncio.Protocol):
@@ -65,34 +85,59 @@ class _Connection(asyncio.Protocol):
 
     def _post(self) -> None:
         if self._transport and not self._tally.is_over:
-            self._transport.write(next(self._requests))
+            request = next(self._requests, None)
+            if request is not None:
+                self._transport.write(request)
 
     @override
     def data_received(self, data: bytes) -> None:
         for status in self._reader.feed(data):
-            if status == 202:
-                self._tally.accepted += 1
-            else:
-                self._tally.others[status] += 1
+            self._tally.note(status)
             self._post()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._tally.is_over:
             self._tally.others[0] += 1
+            self._tally.all_answered.set()  # nothing more comes of it
 
 
 def _requests(options: Options) -> Iterator[bytes]:
-    bodies = (
-        body(first, options.batch, options.users)
-        for first in range(0, options.users, options.batch)
-    )
-    return itertools.cycle([post(options.host, options.port, "/events", b) for b in bodies])
+    def request(first: int) -> bytes:
+        events = body(first, options.batch, options.users, has_ids=options.has_ids)
+        return post(options.host, options.port, "/events", events)
+
+    requests: Iterator[bytes]
+    if options.has_ids:
+        requests = map(request, itertools.count(options.first, options.batch))
+    else:
+        requests = itertools.cycle([request(n) for n in range(0, options.users, options.batch)])
+    return itertools.islice(requests, options.requests or None)
+
+
+class _Mark:
+    """Where things stand at a moment, and what happened since an earlier one."""
+
+    def __init__(self, tally: _Tally, pids: list[int]) -> None:
+        self._at = time.monotonic()
+        self._accepted = tally.accepted
+        self._cpu_s = time.process_time()
+        self._watched_cpu_s = sum(cpu_s(pid) for pid in pids)
+
+    def since(self, earlier: _Mark, others: dict[str, int]) -> Result:
+        return Result(
+            self._accepted - earlier._accepted,
+            self._at - earlier._at,
+            self._cpu_s - earlier._cpu_s,
+            self._watched_cpu_s - earlier._watched_cpu_s,
+            others,
+        )
 
 
 async def _run(options: Options) -> Result:
     loop = asyncio.get_running_loop()
-    requests, tally = _requests(options), _Tally()
+    requests, tally = _requests(options), _Tally(options.requests or -1)
+    at_start = _Mark(tally, options.pids)
     transports = [
         (
             await loop.create_connection(
@@ -101,18 +146,21 @@ async def _run(options: Options) -> Result:
         )[0]
         for _ in range(options.connections)
     ]
-    await asyncio.sleep(options.warm_s)
-    before = time.monotonic(), tally.accepted, time.process_time(), cpu_s(options.pid)
-    await asyncio.sleep(options.measure_s)
-    after = time.monotonic(), tally.accepted, time.process_time(), cpu_s(options.pid)
+    if options.requests:
+        await tally.all_answered.wait()
+        began, ended = at_start, _Mark(tally, options.pids)
+    else:
+        await asyncio.sleep(options.warm_s)
+        began = _Mark(tally, options.pids)
+        await asyncio.sleep(options.measure_s)
+        ended = _Mark(tally, options.pids)
     tally.is_over = True
     # What is under way is answered before the connections close.
     await asyncio.sleep(0.2)
     for transport in transports:
         transport.close()
-    seconds, accepted, own, watched = (b - a for a, b in zip(before, after, strict=True))
     others = {str(status): count for status, count in tally.others.items()}
-    return Result(int(accepted), seconds, own, watched, others)
+    return ended.since(began, others)
 
 
 if __name__ == "__main__":

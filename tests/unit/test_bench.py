@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import orjson
 import pytest
+from typing_extensions import override
 
-from bench import report
+from bench import report, wrk
 from bench.__main__ import COST, PARTS, read_arguments
+from bench.arms import Arm, CheapArm
 from bench.crowd import Served
 from bench.drain import AT_LEAST
 from bench.errors import BenchError
 from bench.events import FAILING, PAYLOAD_BYTES, SLOW, body, number_in, payload, user
 from bench.figures import Figure, Sample, drain_span, next_pause_s, per, percentile
+from bench.growth import Growth
+from bench.ingest import plain_server
 from bench.latency import milliseconds, rates_to_measure
-from bench.parts import receiver
+from bench.machine import children_of, cpu_s
+from bench.parts import load, receiver
 from bench.processes import sums
 from bench.scale import BODIES, QUICK, USERS, interleaved
 from bench.simulated import BATCH, Simulation, Users
+from bench.stage import Stage
 from bench.wire import AnswerReader, post
 
 ACCEPTED = (
@@ -146,6 +157,13 @@ class TestEvents:
         assert [event["UserID"] for event in events] == [user(7 + n, USERS) for n in range(count)]
         assert events[0]["Payload"] == orjson.loads(payload(7))
 
+    def test_bodies_with_ids_repeat_none(self) -> None:
+        bodies = [body(first, 100, USERS, has_ids=True) for first in (0, 100, 200)]
+
+        ids = [event["ID"] for sent in bodies for event in orjson.loads(sent)]
+
+        assert len(set(ids)) == 300
+
     def test_users_take_turns(self) -> None:
         assert len({user(number, USERS) for number in range(3 * USERS)}) == USERS
 
@@ -174,6 +192,132 @@ class TestAnswerReader:
         assert sent == b"[]"
         assert head.startswith(b"POST /events HTTP/1.1\r\n")
         assert b"content-length: 2" in head
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    """Without a broker, for rounds so short that their figures mean nothing."""
+    scale = replace(QUICK, warm_s=0.05, produce_s=0.2, growth_events=(200, 600))
+    return Stage("", "", scale, tmp_path, lambda _: None)
+
+
+class Nowhere:
+    """No server at all."""
+
+    def url(self) -> str:
+        return ""
+
+    def pids(self) -> list[int]:
+        return []
+
+
+class Scripted(Arm):
+    """An arm whose round is given."""
+
+    def __init__(self, stage: Stage, batch: int, result: load.Result) -> None:
+        super().__init__(stage, Nowhere(), batch)
+        self._result = result
+
+    @override
+    def _run(self) -> load.Result:
+        return self._result
+
+
+class TestArm:
+    def test_counts_requests_and_their_cost(self, stage: Stage) -> None:
+        arm = Scripted(stage, 10, load.Result(100, 2.0, 0.5, 0.1, {}))
+
+        arm.measure()
+
+        assert arm.request_rates == [50.0]
+        assert arm.event_rates == [500.0]
+        assert arm.cpu_us == [pytest.approx(1000.0)]
+        assert arm.cpu_us_an_event == [pytest.approx(100.0)]
+        assert arm.requests_a_cpu_s == [pytest.approx(1000.0)]
+        assert arm.client_percent == [25.0]
+
+    def test_does_not_count_what_is_not_known(self, stage: Stage) -> None:
+        arm = Scripted(stage, 1, load.Result(100, 2.0, 0.5, None, {}))
+
+        arm.measure()
+
+        assert math.isnan(arm.cpu_us[0])
+        assert math.isnan(arm.requests_a_cpu_s[0])
+
+    @pytest.mark.parametrize(
+        "result",
+        [load.Result(100, 1.0, 0.0, 0.0, {"503": 1}), load.Result(0, 1.0, 0.0, 0.0, {})],
+        ids=["refused", "nothing"],
+    )
+    def test_a_round_in_which_not_all_is_accepted_is_no_measurement(
+        self, stage: Stage, result: load.Result
+    ) -> None:
+        with pytest.raises(BenchError, match="accepted"):
+            Scripted(stage, 1, result).measure()
+
+
+class TestServers:
+    @pytest.mark.parametrize("on_loop", [False, True])
+    def test_the_plain_one_accepts_what_ingest_accepts(self, stage: Stage, on_loop: bool) -> None:
+        with plain_server(on_loop=on_loop) as server:
+            arm = Arm(stage, server, 10)
+
+            arm.measure()
+
+        assert arm.event_rates[0] > 0
+
+    def test_two_processes_share_one_port(self, stage: Stage) -> None:
+        with stage.memory_ingest(2) as server:
+            server.wait_ready()
+            arm = CheapArm(stage, server, 1)
+            before = {pid: cpu_s(pid) for pid in server.pids()}
+
+            arm.measure()
+
+            busy = [pid for pid, used_s in before.items() if cpu_s(pid) - used_s > 0.02]
+        assert len(busy) == 2
+        assert server.pid not in busy
+        assert arm.event_rates[0] > 0
+
+    def test_growth_puts_in_every_event_once(self, stage: Stage) -> None:
+        with stage.memory_ingest(forgets=True) as plain, stage.memory_ingest() as with_ids:
+            figures = Growth(stage, plain, with_ids).run()
+
+            counted = [server.metrics() for server in (plain, with_ids)]
+
+        for counts in counted:
+            assert counts["keylane_ingest_accepted_events_total"] == 600
+            assert counts["keylane_ingest_duplicate_events_total"] == 0
+        for figure in figures[:2]:
+            grown = figure.details["after"] - figure.details["before"]
+            assert figure.value == pytest.approx(grown)
+
+    def test_children_are_found(self) -> None:
+        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+            assert child.pid in children_of(os.getpid())
+            child.communicate()
+
+        assert child.pid not in children_of(os.getpid())
+
+
+class TestWrk:
+    def test_what_it_told_last_counts(self) -> None:
+        output = (
+            b"Running 3s test\n  1 threads\n"
+            b'{"requests":30,"microseconds":1500000,"others":{"0":0,"status":0}}\n'
+        )
+
+        result = wrk.result_of(output, own_cpu_s=0.25, watched_cpu_s=1.0)
+
+        assert result == load.Result(30, 1.5, 0.25, 1.0, {})
+
+    def test_refusals_are_not_counted_as_accepted(self) -> None:
+        output = b'{"requests":30,"microseconds":1000000,"others":{"0":2,"status":7}}\n'
+
+        result = wrk.result_of(output, own_cpu_s=0.0, watched_cpu_s=0.0)
+
+        assert result.requests == 23
+        assert result.others == {"0": 2, "status": 7}
 
 
 class TestLatency:
