@@ -9,9 +9,10 @@ loss began:
 - a duplicate of what was delivered by an attempt that began before the loss was complete, and so
   late that its acknowledgement can't be taken for saved.
 
-The same worker again is explained only after it may have forgotten what it finished, or if what it
+The same worker again is explained only after it may have forgotten what it finished; or if what it
 did was to publish a dead letter between the loss and the healing: without a receipt it could not
-know that it was stored. An attempt that one of these workers started after the loss explains
+know that it was stored; or if its process was stopped while the attempt ran: when it goes on, the
+attempt's time is over before its answer is read. An attempt that one of these workers started after the loss explains
 nothing, and an inversion or a gap is never explained.
 
 Without a cut there is one explanation: a worker that got no answer in time goes on, and the
@@ -61,6 +62,8 @@ class Cut:
     unsaved_s: float = ACKNOWLEDGED_WITHIN_S
     #: When the broker could be reached again; `None` is at once.
     healed_at: float | None = None
+    #: The process itself stood still from `deaf_from` on.
+    is_stop: bool = False
 
     @classmethod
     def at(cls, moment: float, *senders: str) -> Cut:
@@ -138,7 +141,8 @@ class Explanations:
         is_forgotten = attempt.started_at - done.ended_at > FINISHED_KEPT_S
         if attempt.sender == done.sender and not is_forgotten:
             if not done.is_dead_letter:
-                return False
+                was_running = done.started_at - ON_ITS_WAY_S <= cut.deaf_from <= done.ended_at
+                return cut.is_stop and was_running
             heard_s = ACKNOWLEDGED_WITHIN_S
         return done.ended_at >= cut.deaf_from - heard_s
 

@@ -139,6 +139,8 @@ async def _silenced(
     rng: Random,
     silence: Callable[[Worker], None],
     wake: Callable[[Worker], None],
+    *,
+    is_stop: bool = False,
 ) -> None:
     """One worker is not heard of, for longer than the broker's keep-alive, while others go on."""
     async with scene.crew.borrow(rng, beside=1) as worker:
@@ -160,6 +162,7 @@ async def _silenced(
                         began_at,
                         *watch.dropped,
                         healed_at=time.monotonic(),
+                        is_stop=is_stop,
                     )
                 )
             try:
@@ -174,6 +177,7 @@ async def worker_frozen(scene: Scene, rng: Random) -> None:
         rng,
         lambda worker: worker.process.signal(signal.SIGSTOP),
         lambda worker: worker.process.signal(signal.SIGCONT),
+        is_stop=True,
     )
 
 

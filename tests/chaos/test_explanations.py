@@ -252,3 +252,17 @@ def test_what_a_disturbance_covers_is_no_stall() -> None:
 
     assert stall.outside([(90.0, 101.0), (105.0, 107.0), (106.0, 108.0), (120.0, 130.0)]) == 6.0
     assert list(merged([(3, 4), (1, 2), (1.5, 2.5)])) == [(1, 2), (2, 2.5), (3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("is_stop", "began_at", "unexplained"),
+    [(True, 99.9, 0), (False, 99.9, 1), (True, 98.0, 1)],
+)
+def test_a_worker_that_was_stopped_in_an_attempt_may_make_it_again(
+    story: Story, is_stop: bool, began_at: float, unexplained: int
+) -> None:
+    story.attempt("a", 1, began_at, began_at + 0.2)
+    story.attempt("a", 1, 151.0, 151.1)
+    cut = Cut(frozenset("a"), CUT_AT, 148.0, 148.1, healed_at=150.0, is_stop=is_stop)
+
+    assert story.unexplained(Wrong.DUPLICATE, cut) == unexplained
