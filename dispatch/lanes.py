@@ -50,6 +50,7 @@ class Lanes:
         for queue in (partition.due_heads, partition.due_pages, partition.due_tails):
             queue.clear()
         partition.withheld.clear()
+        partition.meeting.clear()
         partition.known = Lately(KNOWN_S)
         partition.is_connected = True
         partition.is_receiving = self._tally.is_receiving
@@ -161,6 +162,7 @@ class Lanes:
         """Let time pass: everything due by `now` happens."""
         for partition in self.partitions.values():
             partition.step(now, self.options.freeze_s)
+            self._end_meetings(partition, now)
         for timer in self._timers.ring(now):
             self._ring(timer, now)
         for partition in self.partitions.values():
@@ -176,6 +178,7 @@ class Lanes:
     def wake_at(self, now: float) -> float | None:
         """When `advance` is next of use, if nothing else happens."""
         times = [p.next_burst for p in self.partitions.values() if p.owes_redelivery]
+        times += [now + p.meeting[0][0] - p.calm_s for p in self.partitions.values() if p.meeting]
         timer_at = self._timers.next_at()
         if timer_at is not None:
             times.append(timer_at)
@@ -225,14 +228,13 @@ class Lanes:
         entry.attempts_elsewhere = partition.attempts_before(key, message)
         lane.add(entry)
         self._tally.enter(entry)
-        settle_s = 0.0
         if message.redelivery_count or partition.connected_s < self.options.fresh_s:
-            settle_s = self.options.settle_s
-        elif key not in partition.known:
-            settle_s = self.options.meet_s
-        if settle_s:
             lane.is_settling = True
-            self._settle(partition, lane, partition.calm_s + settle_s, now)
+            self._settle(partition, lane, partition.calm_s + self.options.settle_s, now)
+            self._tally.weigh(lane)
+        elif self.options.meet_s and key not in partition.known:
+            lane.is_settling = True
+            partition.meeting.append((partition.calm_s + self.options.meet_s, lane))
             self._tally.weigh(lane)
         else:
             self._reconsider(partition, lane, now)
@@ -245,6 +247,14 @@ class Lanes:
         else:
             lane.is_settling = False
             self._reconsider(partition, lane, now)
+
+    def _end_meetings(self, partition: Partition, now: float) -> None:
+        meeting = partition.meeting
+        while meeting and meeting[0][0] - partition.calm_s <= ROUNDING_S:
+            _, lane = meeting.popleft()
+            if lane.is_settling and partition.lanes.get(lane.key) is lane:
+                lane.is_settling = False
+                self._reconsider(partition, lane, now)
 
     def _queue_up(self, partition: Partition, lane: Lane, message: Received, now: float) -> None:
         entry = Entry(lane, message, message.position)

@@ -99,6 +99,9 @@ class Partition:
     known: Lately[LaneKey, None] = field(default_factory=lambda: Lately(KNOWN_S))
     #: What other workers told of events that they gave back.
     notes: Lately[Position, Note] = field(default_factory=Lately)
+    #: Lanes that wait for what a dead worker may have held, in the order in which that ends on the
+    #: clock `calm_s`. Nearly every lane may be one of them, and a timer would cost more.
+    meeting: deque[tuple[float, Lane]] = field(default_factory=deque)
     #: Lanes whose turn came while no attempt could start.
     withheld: list[Lane] = field(default_factory=list)
     #: Heads whose backoff is over.

@@ -12,8 +12,8 @@ loss began:
 The same worker again is explained only after it may have forgotten what it finished; or if what it
 did was to publish a dead letter between the loss and the healing: without a receipt it could not
 know that it was stored; or if its process was stopped while the attempt ran: when it goes on, the
-attempt's time is over before its answer is read. An attempt that one of these workers started after the loss explains
-nothing, and an inversion or a gap is never explained.
+attempt's time is over before its answer is read. An attempt that one of these workers started after
+the loss explains nothing, and an inversion or a gap is never explained.
 
 Without a cut there is one explanation: a worker that got no answer in time goes on, and the
 receiver reads its next request a moment before it sees the end of the connection of the last.

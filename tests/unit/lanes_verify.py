@@ -81,6 +81,7 @@ def _verify_waiting(lanes: Lanes, partition: Partition) -> None:
     delays = {(id(t.entry), t.token) for t in timers if t.due is Due.BACKOFF}
     patiences = {(id(t.entry), t.token) for t in timers if t.due is Due.AWAIT}
     settling = {id(t.lane) for t in timers if t.due is Due.SETTLE}
+    settling |= {id(lane) for _, lane in partition.meeting}
     forgetting = {id(t.lane) for t in timers if t.due is Due.FORGET}
     due = _due_heads(partition)
     for lane in partition.lanes.values():

@@ -198,8 +198,8 @@ MUTANTS: Final = (
     ),
     in_lanes(
         "a new event of a user not seen lately starts at once",
-        "            settle_s = self.options.meet_s\n",
-        "            settle_s = 0.0\n",
+        "        elif self.options.meet_s and key not in partition.known:\n",
+        "        elif False:\n",
         is_rare=True,
     ),
     in_partition(

@@ -268,6 +268,9 @@ class TestServers:
 
     def test_two_processes_share_one_port(self, stage: Stage) -> None:
         with stage.memory_ingest(2) as server:
+            server.url()
+            (log,) = stage.folder.glob("memory-ingest-*.log")
+            assert log.read_text().count('"ingest.started"') == 2, "one has not begun to serve"
             server.wait_ready()
             arm = CheapArm(stage, server, 1)
             before = {pid: cpu_s(pid) for pid in server.pids()}
@@ -390,6 +393,8 @@ class TestSimulation:
         simulation = Simulation(users, stuck, lambda: 1.0)
 
         simulation.step([stuck.of(0), stuck.of(1), users.of(0)])
+        # For users not seen before it is waited a moment whether more comes.
+        simulation.pass_time(0.1)
         assert (simulation.failed, simulation.acknowledged) == (2, 1)
 
         simulation.pass_time(2.0)
