@@ -99,11 +99,17 @@ async def topic_unloaded(scene: Scene, rng: Random) -> None:
 
 async def _unload(scene: Scene) -> None:
     topic = full_topic(scene.stage.topic).replace("://", "/")
-    async with (
-        aiohttp.ClientSession() as http,
-        http.put(f"{scene.broker.admin_url}/admin/v2/{topic}/unload") as answer,
-    ):
-        assert answer.ok, await answer.text()
+    said = ""
+
+    async def is_unloaded() -> bool:
+        nonlocal said
+        async with http.put(f"{scene.broker.admin_url}/admin/v2/{topic}/unload") as answer:
+            said = await answer.text()
+            return answer.ok
+
+    # A broker that has just come back may not have its storage yet.
+    async with aiohttp.ClientSession() as http:
+        await until(is_unloaded, 30.0, lambda: said)
 
 
 # Workers
