@@ -55,17 +55,17 @@ chaos: dev
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
 	  $(if $(FAULT),--fault $(FAULT))
 
-# PARTS names some (flow depth failing slow cost), QUICK=1 takes small sizes.
+# PARTS names some (ingest flow depth failing slow outage clients cost ...), QUICK=1 takes small sizes.
 bench: dev
 	@$(BIN)/python -m bench $(PARTS) $(if $(QUICK),--quick)
 
 # Pins everything again, with hashes and without addresses. Needs uv.
 lock:
-	uv pip compile pyproject.toml --extra local --group build --universal --python-version 3.11 \
+	uv pip compile pyproject.toml --extra local --extra notify --group build --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header -q -o requirements.txt
-	uv pip compile pyproject.toml --extra local --group build --group dev -c requirements.txt --universal \
+	uv pip compile pyproject.toml --extra local --extra notify --group build --group dev -c requirements.txt --universal \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements-dev.txt
-	uv pip compile pyproject.toml --group build -c requirements.txt --universal --python-version 3.11 \
+	uv pip compile pyproject.toml --extra notify --group build -c requirements.txt --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header -q -o requirements-image.txt
 
 clean:

@@ -18,6 +18,7 @@ from typing import Final
 import orjson
 
 from bench import admin, machine, report
+from bench.clients import Clients
 from bench.cost import Cost
 from bench.depth import Depth
 from bench.drain import Drain
@@ -27,6 +28,7 @@ from bench.figures import Figure
 from bench.growth import Growth
 from bench.ingest import Ingest
 from bench.latency import Latency, rates_to_measure, receiver_url
+from bench.outage import Outage
 from bench.parts import receiver
 from bench.produce import measure_single_rate
 from bench.scale import FULL, QUICK, Scale
@@ -37,10 +39,14 @@ from keylane.errors import KeylaneError
 from operate.broker.local import start_local_broker
 from operate.exits import DONE, FAILED, INTERRUPTED, exit_code_of
 from operate.interrupt import sigterm_is_ctrl_c
+from operate.running import Tell
 
 RESULTS: Final = Path("results")
-#: Needs no broker, and is measured when that is gone.
-COST: Final = "cost"
+#: Need no broker, and are measured when that is gone.
+ALONE: Final[dict[str, Callable[[Scale, Tell], Clients | Cost]]] = {
+    "clients": Clients,
+    "cost": Cost,
+}
 
 
 def read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -55,7 +61,7 @@ def read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         "parts",
         nargs="*",
         metavar="PART",
-        help=f"what is measured: {', '.join([*PARTS, COST])}; without any everything",
+        help=f"what is measured: {', '.join([*PARTS, *ALONE])}; without any everything",
     )
     parser.add_argument("--output", type=Path, help=f"JSON file ({RESULTS}/bench.json)")
     parser.add_argument("--quick", action="store_true", help="show that it runs; measures nothing")
@@ -67,11 +73,11 @@ def read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     read = parser.parse_args(arguments)
     if bool(read.service_url) != bool(read.admin_url):
         parser.error("--service-url and --admin-url belong together")
-    if unknown := [part for part in read.parts if part not in (*PARTS, COST)]:
+    if unknown := [part for part in read.parts if part not in (*PARTS, *ALONE)]:
         parser.error(f"no such part: {', '.join(unknown)}")
     name = "-".join(["bench", *read.parts])
     read.output = read.output or RESULTS / f"{name}.json"
-    read.parts = read.parts or [*PARTS, COST]
+    read.parts = read.parts or [*PARTS, *ALONE]
     return read
 
 
@@ -99,8 +105,8 @@ def _run(arguments: argparse.Namespace) -> int:
         with _stage(arguments, scale) as stage:
             facts["broker"] = admin.version(stage.admin_url)
             figures += [figure for part in parts for figure in PARTS[part](stage)]
-    if COST in arguments.parts:
-        figures += Cost(scale, _tell).run()
+    for part in [part for part in ALONE if part in arguments.parts]:
+        figures += ALONE[part](scale, _tell).run()
     tree = report.as_tree(figures, facts, scale, time.monotonic() - began)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_bytes(orjson.dumps(tree, option=orjson.OPT_INDENT_2) + b"\n")
@@ -149,6 +155,11 @@ def _slow(stage: Stage) -> list[Figure]:
     return Slow(stage).run()
 
 
+def _outage(stage: Stage) -> list[Figure]:
+    with start_receiver() as failing, start_receiver() as healthy:
+        return Outage(stage, failing, healthy).run()
+
+
 #: In the order in which they are measured.
 PARTS: Final[dict[str, Callable[[Stage], list[Figure]]]] = {
     "ingest": _ingest,
@@ -157,6 +168,7 @@ PARTS: Final[dict[str, Callable[[Stage], list[Figure]]]] = {
     "depth": _depth,
     "failing": _failing,
     "slow": _slow,
+    "outage": _outage,
 }
 
 

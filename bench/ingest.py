@@ -16,7 +16,7 @@ from bench.arms import Arm, CheapArm
 from bench.figures import Figure
 from bench.parts import plain
 from bench.processes import Keylane, LivingPart, Server
-from bench.produce import LARGE, SECTION, YARDSTICK, Produce
+from bench.produce import LARGE, LIKE_OURS, SECTION, YARDSTICK, Produce
 from bench.stage import HOST, Stage
 
 PLAIN: Final = "plain FastAPI"
@@ -116,6 +116,7 @@ class _Rounds:
         produce = self._produce
         arms: Mapping[str, Callable[[], None]] = {
             YARDSTICK: produce.bare.measure,
+            LIKE_OURS: produce.like_ours.measure,
             **{f"bodies of {batch}": arm.measure for batch, arm in produce.arms.items()},
             PLAIN: self._plain.measure,
             ON_LOOP: self._on_loop.measure,

@@ -12,9 +12,12 @@ from bench.parts import producer
 from bench.processes import Keylane, run_part
 from bench.scale import BODIES, PARTITIONS, USERS
 from bench.stage import Stage
+from keylane.event import CORRELATION, Event, new_event_id, to_message
 
 SECTION: Final = "ingest"
 YARDSTICK: Final = "bare producers"
+#: What they send is then as large, and as much work for the client, as what ingest sends.
+LIKE_OURS: Final = "bare producers, such messages"
 #: Of the yardstick's rate in bodies of `LARGE` events, on an idle machine.
 AT_LEAST: Final = 0.7
 LARGE: Final = 100
@@ -34,9 +37,10 @@ def measure_single_rate(stage: Stage) -> float:
 class BareArm:
     """The yardstick, unbatched and as fast as it takes them."""
 
-    def __init__(self, stage: Stage, topic: str) -> None:
+    def __init__(self, stage: Stage, topic: str, properties: dict[str, str] | None = None) -> None:
         self._stage = stage
         self._topic = topic
+        self._properties = properties or {}
         self._results: list[producer.Result] = []
 
     def measure(self) -> None:
@@ -46,6 +50,7 @@ class BareArm:
             self._topic,
             PARTITIONS,
             USERS,
+            properties=self._properties,
             warm_s=scale.warm_s,
             measure_s=scale.produce_s,
         )
@@ -70,11 +75,17 @@ class Produce:
     def __init__(self, stage: Stage, ingest: Keylane, topic: str) -> None:
         self._ingest = ingest
         self.bare = BareArm(stage, topic)
+        self.like_ours = BareArm(stage, topic, _properties())
         self.arms = {batch: Arm(stage, ingest, batch) for batch in BODIES}
 
     def figures(self) -> list[Figure]:
         """To be asked for while ingest still runs."""
-        figures = [self._figure_of_rate(batch, arm) for batch, arm in self.arms.items()]
+        figures = [
+            self._figure_of_rate(batch, arm, YARDSTICK, self.bare)
+            for batch, arm in self.arms.items()
+        ]
+        large = self.arms[LARGE]
+        figures.append(self._figure_of_rate(LARGE, large, LIKE_OURS, self.like_ours))
         for batch, arm in self.arms.items():
             figures += self._figures_of_cpu(batch, arm)
         now, peak = memory_mib(self._ingest.pid)
@@ -84,14 +95,14 @@ class Produce:
             Figure(SECTION, "memory at most", "MiB", [peak], YARDSTICK, self.bare.peaks_mib),
         ]
 
-    def _figure_of_rate(self, batch: int, arm: Arm) -> Figure:
+    def _figure_of_rate(self, batch: int, arm: Arm, yardstick: str, bare: BareArm) -> Figure:
         return Figure(
             SECTION,
             f"events accepted, bodies of {batch}",
             "events/s",
             arm.event_rates,
-            YARDSTICK,
-            self.bare.event_rates,
+            yardstick,
+            bare.event_rates,
             is_more_better=True,
             at_least=AT_LEAST if batch == LARGE else None,
         )
@@ -113,3 +124,10 @@ class Produce:
                 arm.client_percent,
             ),
         ]
+
+
+def _properties() -> dict[str, str]:
+    """As on the messages of ingest, trace and correlation with them."""
+    extensions = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-00", CORRELATION: "c" * 32}
+    event = Event(new_event_id(), "user", b"", accepted_at_ms=1, extensions=extensions)
+    return dict(to_message(event).properties)

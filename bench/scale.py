@@ -37,6 +37,10 @@ class Scale:
     """Healthy users' events sent at once, in one round."""
     depths: tuple[int, ...]
     """Events of one stuck user."""
+    outage_s: float
+    """For which a destination is down."""
+    outage_rate: float
+    """Events a second meanwhile."""
     slow_s: float
     """After which slow users are answered."""
     known_users: tuple[int, ...]
@@ -62,6 +66,8 @@ FULL: Final = Scale(
     steady_rate=500.0,
     burst=20_000,
     depths=(1_000, 10_000, 100_000, 500_000),
+    outage_s=120.0,
+    outage_rate=1_000.0,
     slow_s=30.0,
     known_users=(100, 1_000, 10_000, 100_000, 1_000_000),
     held_up_lanes=(100, 1_000, 10_000, 100_000, 1_000_000),
@@ -82,6 +88,8 @@ QUICK: Final = Scale(
     steady_rate=50.0,
     burst=500,
     depths=(100, 1_000),
+    outage_s=3.0,
+    outage_rate=200.0,
     slow_s=2.0,
     known_users=(100, 100_000),
     held_up_lanes=(100, 1_000),

@@ -11,10 +11,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from dispatch.attempts import IMMEDIATE_BATCH, IMMEDIATE_ROUNDS
 from dispatch.lane import Entry
 from dispatch.lanes import Lanes
 from dispatch.options import LaneOptions
-from dispatch.worker import IMMEDIATE_BATCH, IMMEDIATE_ROUNDS
 from keylane.broker import Position
 
 #: Events that arrive in one step.

@@ -1,23 +1,30 @@
-"""Events out over HTTP: `keylane dispatch --to http://...` beside bare aiohttp.
+"""Events out over HTTP: `keylane dispatch --to http://...` beside bare loops that do as much.
 
-Both post the same payloads, 64 at once, to the same receiver, which measures from the first
-arrival to the last.
+All take the same events from the topic, post them, 64 at once, to the same receiver, which measures
+from the first arrival to the last, and acknowledge them. The bare ones keep no order.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from statistics import median
 from typing import Final
 
 from bench.figures import UNKNOWN, Figure
 from bench.machine import memory_mib
-from bench.parts import poster, receiver
+from bench.parts import deliverer, receiver
 from bench.processes import LivingPart, run_part
 from bench.scale import CONCURRENCY
 from bench.stage import HOST, Stage
 
 SECTION: Final = "dispatch over HTTP"
-YARDSTICK: Final = "bare aiohttp"
+AIOHTTP: Final = "bare aiohttp"
+LIBCURL: Final = "bare libcurl"
+#: Of the better one's, on an idle machine.
+AT_LEAST: Final = 0.7
+_OURS: Final = "keylane"
 
 
 class Webhooks:
@@ -26,21 +33,25 @@ class Webhooks:
         self._target = target
         self._url = url
         self._count = stage.scale.http_events
-        self._rounds: dict[str, list[float]] = defaultdict(list)
+        self._rounds: dict[tuple[str, str], list[float]] = defaultdict(list)
 
     def run(self) -> list[Figure]:
         topic = self._stage.topic("webhook")
         self._stage.load(topic, self._count)
-        for number, arm in self._stage.rounds([self._measure, self._measure_bare]):
-            what = "keylane" if arm == self._measure else YARDSTICK
+        arms: dict[str, Callable[[str], None]] = {
+            _OURS: self._measure,
+            AIOHTTP: partial(self._measure_bare, AIOHTTP),
+            LIBCURL: partial(self._measure_bare, LIBCURL),
+        }
+        for number, what in self._stage.rounds(list(arms)):
             self._stage.tell(f"{SECTION}, round {number}: {what}")
-            arm(topic)
+            arms[what](topic)
         return self._figures()
 
     @property
     def rate(self) -> float:
         """Deliveries a second."""
-        return self._figure_of_rate().value
+        return median(self._rounds[_OURS, "rate"])
 
     def _measure(self, topic: str) -> None:
         name = self._stage.name("webhook")
@@ -49,62 +60,85 @@ class Webhooks:
             self._target.tell(receiver.Expect(self._count, worker.pid))
             arrived = self._target.hear(receiver.Arrived)
             cpu_s = UNKNOWN if arrived.watched_cpu_s is None else arrived.watched_cpu_s
-            self._note("cpu", cpu_s * 1e6 / self._count)
             now, peak = memory_mib(worker.pid)
-            self._note("memory", now)
-            self._note("peak", peak)
-        self._note_arrived("", arrived)
+            self._note(_OURS, "memory", now)
+        self._note_arrived(_OURS, arrived, cpu_s, peak)
 
-    def _measure_bare(self, _topic: str) -> None:
+    def _measure_bare(self, what: str, topic: str) -> None:
         self._target.tell(receiver.Expect(self._count))
-        options = poster.Options(self._url, self._count, CONCURRENCY)
-        result = run_part(poster, options, poster.Result)
-        self._note("bare cpu", result.cpu_s * 1e6 / self._count)
-        self._note("bare peak", result.peak_mib)
-        self._note_arrived("bare ", self._target.hear(receiver.Arrived))
-
-    def _note_arrived(self, prefix: str, arrived: receiver.Arrived) -> None:
-        self._note(f"{prefix}rate", self._count / arrived.seconds)
-        self._note(f"{prefix}receiver", 100 * arrived.cpu_s / arrived.seconds)
-
-    def _note(self, name: str, value: float) -> None:
-        self._rounds[name].append(value)
-
-    def _figure_of_rate(self) -> Figure:
-        rounds = self._rounds
-        return Figure(
-            SECTION,
-            "events delivered",
-            "events/s",
-            rounds["rate"],
-            YARDSTICK,
-            rounds["bare rate"],
-            is_more_better=True,
+        options = deliverer.Options(
+            self._stage.service_url,
+            topic,
+            self._stage.name("bare"),
+            self._url,
+            self._count,
+            CONCURRENCY,
+            what == LIBCURL,
         )
+        result = run_part(deliverer, options, deliverer.Result)
+        arrived = self._target.hear(receiver.Arrived)
+        self._note_arrived(what, arrived, result.cpu_s, result.peak_mib)
+
+    def _note_arrived(
+        self, what: str, arrived: receiver.Arrived, cpu_s: float, peak: float
+    ) -> None:
+        self._note(what, "rate", self._count / arrived.seconds)
+        self._note(what, "receiver", 100 * arrived.cpu_s / arrived.seconds)
+        self._note(what, "cpu", cpu_s * 1e6 / self._count)
+        self._note(what, "peak", peak)
+
+    def _note(self, what: str, name: str, value: float) -> None:
+        self._rounds[what, name].append(value)
 
     def _figures(self) -> list[Figure]:
         rounds = self._rounds
+        better = max((AIOHTTP, LIBCURL), key=lambda what: median(rounds[what, "rate"]))
+        figures = [
+            figure
+            for what in (AIOHTTP, LIBCURL)
+            for figure in self._figures_beside(what, is_better=what == better)
+        ]
         return [
-            self._figure_of_rate(),
+            *figures,
+            Figure("memory", "worker after dispatch over HTTP", "MiB", rounds[_OURS, "memory"]),
             Figure(
-                SECTION, "worker CPU an event", "us", rounds["cpu"], YARDSTICK, rounds["bare cpu"]
+                "memory",
+                "worker at most, dispatch over HTTP",
+                "MiB",
+                rounds[_OURS, "peak"],
+                better,
+                rounds[better, "peak"],
+            ),
+        ]
+
+    def _figures_beside(self, what: str, *, is_better: bool) -> list[Figure]:
+        rounds = self._rounds
+        return [
+            Figure(
+                SECTION,
+                "events delivered",
+                "events/s",
+                rounds[_OURS, "rate"],
+                what,
+                rounds[what, "rate"],
+                is_more_better=True,
+                at_least=AT_LEAST if is_better else None,
+            ),
+            Figure(
+                SECTION,
+                "worker CPU an event",
+                "us",
+                rounds[_OURS, "cpu"],
+                what,
+                rounds[what, "cpu"],
             ),
             Figure(
                 SECTION,
                 "receiver's share of a core",
                 "%",
-                rounds["receiver"],
-                YARDSTICK,
-                rounds["bare receiver"],
-            ),
-            Figure("memory", "worker after dispatch over HTTP", "MiB", rounds["memory"]),
-            Figure(
-                "memory",
-                "worker at most, dispatch over HTTP",
-                "MiB",
-                rounds["peak"],
-                YARDSTICK,
-                rounds["bare peak"],
+                rounds[_OURS, "receiver"],
+                what,
+                rounds[what, "receiver"],
             ),
         ]
 

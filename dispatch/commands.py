@@ -34,30 +34,3 @@ class Commands:
     dead_letter: list[Entry] = field(default_factory=list)
     notes: list[tuple[int, Note]] = field(default_factory=list)
     """To be told to the other workers, each with its partition."""
-
-
-class Statistics(NamedTuple):
-    """How a worker's lanes stand."""
-
-    lanes: int
-    #: Lanes whose turn may come.
-    ready: int
-    #: Lanes whose head is at the broker.
-    away: int
-    #: Unfinished events by state, in lower case.
-    events: dict[str, int]
-    #: Events that arrived after a later one of their user was started. Must stay 0.
-    late: int
-    #: Lanes given back because their key moved.
-    given_back: int
-    #: Payloads fetched again from the broker.
-    fetched: int
-    #: Bytes of payload in lanes, apart from those of heads.
-    payload_bytes: int
-    #: Seconds for which the head that waits longest has been the head.
-    oldest_head_s: float
-    #: Seconds for which the receive gate was closed, in all.
-    gate_closed_s: float
-    #: Lanes at `max_lane_events`.
-    full: int
-    is_receiving: bool

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dispatch.delivery import Delivery
-from dispatch.outcome import Malformed, Refused, Unavailable
+from dispatch.outcome import Failure
 from keylane.broker import Broker, OutgoingMessage, Publisher, Receipt
 from keylane.errors import BrokerError, PublishUnconfirmed
 from keylane.event import rfc3339
@@ -20,6 +20,8 @@ from keylane.names import dead_letter_topic, partition_topic
 
 #: Error texts are cut there: properties count towards the broker's limit of a message.
 MAX_ERROR_CHARACTERS: Final = 1_000
+#: And what a destination answered there; more is not read of it either.
+MAX_ANSWER_CHARACTERS: Final = 16 * 1024
 
 
 @dataclass(slots=True)
@@ -33,17 +35,19 @@ class AttemptHistory:
     last_at_ms: int = 0
     last_status: int | None = None
     last_error: str = ""
+    last_answer: str = ""
     given_up_because: str = ""
     unconfirmed: int = 0
 
 
-def remember(context: object, outcome: Unavailable | Refused | Malformed) -> AttemptHistory:
+def remember(context: object, outcome: Failure) -> AttemptHistory:
     """The history in an entry's context, or a new one, with this attempt in it."""
     now_ms = time.time_ns() // 1_000_000
     history = context if isinstance(context, AttemptHistory) else AttemptHistory(first_at_ms=now_ms)
     history.last_at_ms = now_ms
     history.last_status = outcome.status
     history.last_error = outcome.reason
+    history.last_answer = outcome.answer
     return history
 
 
@@ -70,6 +74,8 @@ def dead_letter(
         "keylane-last-status": "" if history.last_status is None else str(history.last_status),
         "keylane-last-error": history.last_error[:MAX_ERROR_CHARACTERS],
     }
+    if history.last_answer:
+        properties["keylane-last-answer"] = history.last_answer[:MAX_ANSWER_CHARACTERS]
     return OutgoingMessage(message.key, message.value(), properties, message.event_time_ms)
 
 

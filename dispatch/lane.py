@@ -115,12 +115,15 @@ class Lane:
         "is_given_back",
         "is_queued",
         "is_settling",
+        "is_slow",
         "key",
         "last",
         "paged",
         "partition",
         "proofs",
         "start",
+        "started_at",
+        "takes_slow_slot",
         "weight",
     )
 
@@ -135,6 +138,12 @@ class Lane:
         self.is_queued = False
         #: Waits a moment for an earlier event that may still be on its way.
         self.is_settling = False
+        #: Its user's attempts take long. (What the turns know of it.)
+        self.is_slow = False
+        #: The attempt that runs is one of those that slow users may have.
+        self.takes_slow_slot = False
+        #: When its last attempt started.
+        self.started_at = 0.0
         #: How many of its last entries are PAGED; they stand behind all others.
         self.paged = 0
         #: Some of those were asked for, or will be with the next negative acknowledgements.

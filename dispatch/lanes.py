@@ -13,11 +13,12 @@ more are hard to see in the code:
 from __future__ import annotations
 
 from dispatch.absences import ROUNDING_S, Absences
-from dispatch.commands import Commands, Note, Statistics
+from dispatch.commands import Commands, Note
 from dispatch.lane import Entry, Lane, LaneKey, State
 from dispatch.options import LaneOptions
 from dispatch.partition import KNOWN_S, MAX_STEP_S, Lately, Partition, Partitions
 from dispatch.redelivery import Redelivery
+from dispatch.statistics import Statistics, statistics_of
 from dispatch.tally import Tally
 from dispatch.timers import Due, Timer, Timers
 from dispatch.turns import Turns
@@ -37,7 +38,7 @@ class Lanes:
             options, self._tally, self._timers, self._redelivery, self._note, self._go_on
         )
         self.partitions = Partitions()
-        self._turns = Turns(self._tally)
+        self._turns = Turns(self._tally, options)
         self._late = 0
 
     # What happens
@@ -92,9 +93,9 @@ class Lanes:
         The room is `limit`, by default what is left of the concurrency.
         """
         if limit is None:
-            limit = self.options.concurrency - self._tally.counts[State.IN_FLIGHT]
+            limit = self.options.concurrency - self.in_flight
         self.partitions.judge(now, self.options.lease_s)
-        return self._turns.take(self.partitions, limit)
+        return self._turns.take(self.partitions, limit, now)
 
     def is_doubtful(self, entry: Entry, now: float) -> bool:
         """Whether so much time passed since `start_attempts` that the attempt had better not begin.
@@ -103,15 +104,19 @@ class Lanes:
         """
         lane = entry.lane
         partition = self.partitions[lane.partition] if lane else None
+        # A step in between has noticed already.
         if partition is None or now - partition.stepped_at > self.options.freeze_s:
             return True
-        # A step in between has noticed already.
         partition.judge(now, self.options.lease_s)
         return not partition.is_trusted
 
     def withdraw(self, entry: Entry, now: float) -> None:
-        """The attempt did not begin after all; the entry has its turn again when that is safe."""
-        if entry.lane:
+        """The attempt does not count: it did not begin, or would have failed for anybody."""
+        if entry.is_stray:
+            # Perhaps it is another worker's by now: only the broker can tell.
+            self._note(entry, entry.count + 1)
+            self._wait(entry, 0.0, now)
+        elif entry.lane:
             self._tally.move(entry, State.HELD)
             self._reconsider(self.partitions[entry.lane.partition], entry.lane, now)
 
@@ -121,6 +126,8 @@ class Lanes:
         if message is None or lane is None or lane.head is not entry:
             raise AssertionError("only a running head can be acknowledged")
         partition = self.partitions[lane.partition]
+        if entry.state is State.IN_FLIGHT:
+            self._turns.took(lane, now)
         partition.finished.put(entry.position, None)
         partition.known.put(lane.key, None)
         if entry.count:
@@ -133,7 +140,9 @@ class Lanes:
     def back_off(self, entry: Entry, delay_s: float, now: float) -> None:
         """The attempt failed; the next one after a delay, by whoever owns the key then."""
         entry.attempts += 1
-        if entry.attempts == 1 and entry.lane:
+        if entry.lane:
+            self._turns.took(entry.lane, now)
+        if entry.attempts == 1:
             # In case that this worker dies.
             self._note(entry, entry.count + 1)
         self._wait(entry, delay_s, now)
@@ -190,11 +199,16 @@ class Lanes:
     def may_receive(self, now: float) -> bool:
         """The receive gate, to be asked after every step."""
         was_open = self._tally.is_receiving
-        is_open = self._tally.open_gate(now, is_anything_ready=bool(self._turns))
+        is_open = self._tally.open_gate(now, is_anything_ready=self._turns.can_start)
         if is_open != was_open:
             for partition in self.partitions.values():
                 partition.is_receiving = is_open
         return is_open
+
+    @property
+    def in_flight(self) -> int:
+        """Attempts that run."""
+        return self._tally.counts[State.IN_FLIGHT]
 
     def events_in_hand(self) -> int:
         return sum(self._tally.counts)
@@ -204,21 +218,8 @@ class Lanes:
         return [lane.key for lane in self._tally.full]
 
     def statistics(self, now: float) -> Statistics:
-        tally = self._tally
-        return Statistics(
-            lanes=sum(len(p.lanes) for p in self.partitions.values()),
-            ready=len(self._turns),
-            away=tally.away,
-            events={state.name.lower(): tally.counts[state] for state in State},
-            late=self._late,
-            given_back=self._absences.given_back,
-            fetched=self._redelivery.fetched,
-            payload_bytes=tally.payload_bytes,
-            oldest_head_s=self.partitions.oldest_head_s(now),
-            gate_closed_s=tally.gate_closed_s(now),
-            full=len(tally.full),
-            is_receiving=tally.is_receiving,
-        )
+        parts = (self.partitions, self._tally, self._turns, self._absences, self._redelivery)
+        return statistics_of(*parts, self._late, now)
 
     # How it is done
 

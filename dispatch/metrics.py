@@ -14,7 +14,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from typing_extensions import override
 
-from dispatch.commands import Statistics
+from dispatch.breaker import BreakerState
+from dispatch.once.book import OnceCounts
+from dispatch.pace import PaceFigures
+from dispatch.statistics import Statistics
 from keylane.telemetry import new_registry
 
 #: From a webhook in the same rack to one that uses its timeout up.
@@ -31,19 +34,27 @@ class Counts:
     connections_made: int = 0
     connections_lost: int = 0
     attempts: Counter[str] = field(default_factory=Counter)
-    """By outcome: delivered, unavailable, refused, malformed."""
+    """By outcome: delivered, unavailable, refused, malformed, forbidden, disabled."""
     dead_letters: Counter[str] = field(default_factory=Counter)
     """By reason."""
     dead_letters_unconfirmed: int = 0
+    attempts_spared: int = 0
 
 
 class WorkerMetrics:
     """The registry behind one worker's `/metrics`."""
 
-    def __init__(self, destination: str, statistics: Callable[[], Statistics]) -> None:
+    def __init__(
+        self,
+        destination: str,
+        statistics: Callable[[], Statistics],
+        figures: Callable[[], PaceFigures],
+    ) -> None:
         self.counts = Counts()
+        self._destination = destination
         self.registry = new_registry()
-        self.registry.register(_WorkerCollector(destination, self.counts, statistics))
+        collector = _WorkerCollector(destination, self.counts, statistics, figures)
+        self.registry.register(collector)
         attempts = Histogram(
             "keylane_attempt_duration_seconds",
             "Time of one attempt at a destination that is waited for.",
@@ -53,19 +64,48 @@ class WorkerMetrics:
         )
         self.attempt_seconds = attempts.labels(destination)
 
+    def add_once(self, counts: OnceCounts) -> None:
+        """Also tell what the store of deliveries came to."""
+        self.registry.register(_OnceCollector(self._destination, counts))
+
+
+class _OnceCollector(Collector):
+    def __init__(self, destination: str, counts: OnceCounts) -> None:
+        self._destination = destination
+        self._counts = counts
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        counts = self._counts
+        for name, help_text, value in (
+            ("skipped", "Deliveries left out because they had been made.", counts.skipped),
+            ("uncertain", "Deliveries made though one may have been made.", counts.uncertain),
+            ("unasked", "Events of which the store could not be asked.", counts.unasked),
+            ("unrecorded", "Deliveries that the store did not confirm.", counts.unrecorded),
+        ):
+            family = CounterMetricFamily(f"keylane_once_{name}", help_text, labels=["destination"])
+            family.add_metric([self._destination], value)
+            yield family
+
 
 class _WorkerCollector(Collector):
     def __init__(
-        self, destination: str, counts: Counts, statistics: Callable[[], Statistics]
+        self,
+        destination: str,
+        counts: Counts,
+        statistics: Callable[[], Statistics],
+        figures: Callable[[], PaceFigures],
     ) -> None:
         self._destination = destination
         self._counts = counts
         self._statistics = statistics
+        self._figures = figures
 
     @override
     def collect(self) -> Iterator[Metric]:
         yield from self._counters()
         yield from self._gauges(self._statistics())
+        yield from self._pace(self._figures())
 
     def _counters(self) -> Iterator[Metric]:
         counts, statistics = self._counts, self._statistics()
@@ -90,6 +130,11 @@ class _WorkerCollector(Collector):
             "dead_letters_unconfirmed",
             "Publishes to the dead-letter topic without a receipt.",
             counts.dead_letters_unconfirmed,
+        )
+        yield self._counter(
+            "attempts_spared",
+            "Attempts that were not counted, because the destination was down or disabled.",
+            counts.attempts_spared,
         )
         yield self._counter(
             "late_arrivals",
@@ -126,6 +171,9 @@ class _WorkerCollector(Collector):
         yield self._gauge("receiving", "1 while the receive gate is open.", statistics.is_receiving)
         yield self._by_state("events", "Unfinished events here by state.", statistics.events)
         yield self._gauge(
+            "slow_attempts", "Attempts that run for slow users.", statistics.slow_running
+        )
+        yield self._gauge(
             "payload_bytes",
             "Payloads that wait in lanes, with 1,000 bytes for each message.",
             statistics.payload_bytes,
@@ -134,6 +182,24 @@ class _WorkerCollector(Collector):
             "oldest_head_seconds",
             "For how long the user that waits longest has waited for one event.",
             statistics.oldest_head_s,
+        )
+
+    def _pace(self, figures: PaceFigures) -> Iterator[Metric]:
+        yield self._gauge(
+            "concurrency", "Attempts at once that the destination is given.", figures.concurrency
+        )
+        yield self._counter(
+            "concurrency_cuts", "Times that overload halved the concurrency.", figures.cuts
+        )
+        yield self._by_state(
+            "breaker",
+            "1 for the state that the breaker is in.",
+            {state.value: int(state is figures.breaker) for state in BreakerState},
+        )
+        yield self._counter("breaker_opened", "Times that the breaker opened.", figures.opened)
+        yield self._counter("probes", "Attempts made to see whether it is back.", figures.probes)
+        yield self._gauge(
+            "disabled", "1 while the destination wants nothing more.", figures.is_suspended
         )
 
     def _by_state(self, name: str, help_text: str, values: dict[str, int]) -> Metric:

@@ -50,11 +50,20 @@ class LaneOptions:
     lane_payload_events: int = 1_000
     #: The same while the payload budget is used up.
     scarce_payload_events: int = 16
+    #: A user whose attempt takes so long is slow from then on, until one is quicker.
+    slow_after_s: float = 5.0
+    #: What slow users may have of the concurrency, together.
+    slow_share: float = 0.5
     #: Events given back in one go.
     burst: int = REDELIVERY_BURST
     #: A gap between two steps that makes the worker ask the broker before it starts an attempt: the
     #: process was stopped, and whatever it knows of its connection is as old as that.
     freeze_s: float = 1.0
+
+    @property
+    def slow_limit(self) -> int:
+        """Attempts of slow users at once."""
+        return max(1, int(self.slow_share * self.concurrency))
 
     @property
     def gate_events(self) -> int:

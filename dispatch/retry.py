@@ -10,7 +10,15 @@ from typing import TypeAlias, assert_never
 
 from tenacity import RetryCallState, Retrying, wait_exponential
 
-from dispatch.outcome import Delivered, Malformed, Outcome, Refused, Unavailable
+from dispatch.outcome import (
+    Delivered,
+    Disabled,
+    Forbidden,
+    Malformed,
+    Outcome,
+    Refused,
+    Unavailable,
+)
 
 
 class Reason(StrEnum):
@@ -20,6 +28,7 @@ class Reason(StrEnum):
     MAX_AGE = "max-age"
     REJECTED = "rejected"
     MALFORMED = "malformed"
+    FORBIDDEN = "forbidden"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,11 @@ class RetryPolicy:
                 return GiveUp(Reason.REJECTED)
             case Malformed():
                 return GiveUp(Reason.MALFORMED)
+            case Forbidden():
+                return GiveUp(Reason.FORBIDDEN)
+            case Disabled():
+                # It costs no attempt: when somebody enables the destination it goes on from here.
+                return Retry(0.0)
             case Unavailable(retry_after_s=wish):
                 return self._after_failure(attempt, age_s, wish)
             case _:
@@ -108,6 +122,14 @@ class RetryPolicy:
             # Never sooner than asked, never later than the longest backoff.
             delay_s = max(delay_s, min(wish_s, self.backoff.max_s))
         return Retry(delay_s)
+
+    def spare(self, age_s: float) -> GiveUp | None:
+        """What to do about an attempt that failed for what would have failed anybody's.
+
+        None is: nothing but to try again when the destination is back. However long that takes,
+        an event is not kept for longer than `max_age_s`.
+        """
+        return GiveUp(Reason.MAX_AGE) if age_s >= self.max_age_s else None
 
     def worst_case_s(self) -> float:
         """The longest that one event can hold its user up, attempts' own time not counted."""

@@ -22,6 +22,8 @@ class Tally:
         self._options = options
         self.counts = [0] * len(State)
         self.load = 0
+        #: Attempts that run for slow users.
+        self.slow_running = 0
         #: Of entries that wait behind others.
         self.payload_bytes = 0
         #: Lanes whose head is at the broker.
@@ -37,6 +39,8 @@ class Tally:
 
     def move(self, entry: Entry, state: State) -> None:
         self.counts[entry.state] -= 1
+        if entry.state is State.IN_FLIGHT:
+            self._free_slot(entry)
         self.counts[state] += 1
         entry.state = state
 
@@ -55,10 +59,23 @@ class Tally:
 
     def leave(self, entry: Entry) -> None:
         self.counts[entry.state] -= 1
+        if entry.state is State.IN_FLIGHT:
+            self._free_slot(entry)
         self.payload_bytes -= entry.payload_bytes
         entry.payload_bytes = 0
         entry.lane = None
         entry.message = None
+
+    def take_slow_slot(self, lane: Lane) -> None:
+        """Its head runs as one of those that slow users may have."""
+        lane.takes_slow_slot = True
+        self.slow_running += 1
+
+    def _free_slot(self, entry: Entry) -> None:
+        lane = entry.lane
+        if lane is not None and lane.takes_slow_slot:
+            lane.takes_slow_slot = False
+            self.slow_running -= 1
 
     @property
     def payload_events(self) -> int:

@@ -10,25 +10,24 @@ they came to; leave the subscription, which gives everything else back in order.
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
+import math
 from collections.abc import Coroutine, Sequence
-from typing import Any, Final, cast
+from dataclasses import replace
+from typing import Any, Final
 
 import structlog
 
+from dispatch.attempts import IMMEDIATE_BATCH, Attempts, Shell, Target
 from dispatch.connections import Connections, Subscription
-from dispatch.deadletter import AttemptHistory, DeadLetters, remember
-from dispatch.delivery import Delivery
+from dispatch.control import Control
+from dispatch.deadletter import DeadLetters
 from dispatch.destinations.destination import Destination, ImmediateDestination
 from dispatch.handover import Handover
-from dispatch.lane import Entry
 from dispatch.lanes import Lanes
 from dispatch.metrics import WorkerMetrics
-from dispatch.outcome import Delivered, Malformed, Outcome, Refused, Unavailable
-from dispatch.retry import Acknowledge, GiveUp, Retry, RetryPolicy
+from dispatch.pace import Pace, PaceOptions
+from dispatch.retry import RetryPolicy
 from keylane.broker import DEFAULT_PREFETCH, Broker, Received
-from keylane.errors import BrokerError, ContractError
 
 log = structlog.get_logger()
 
@@ -41,11 +40,6 @@ DRAINED_AFTER_S: Final = 5.0
 USERS_TOLD: Final = 10
 #: Messages fetched ahead a partition for a destination that is waited for, at least.
 LEAST_PREFETCH: Final = 100
-#: Attempts at an immediate destination in one go, and rounds of them before others get a turn.
-IMMEDIATE_BATCH: Final = 500
-IMMEDIATE_ROUNDS: Final = 4
-#: A destination ends an attempt by itself; this is for one that does not.
-TIMEOUT_MARGIN_S: Final = 5.0
 
 
 class Worker:
@@ -61,25 +55,36 @@ class Worker:
         *,
         timeout_s: float,
         drain_timeout_s: float,
+        pace: PaceOptions | None = None,
     ) -> None:
         self._subscription = subscription
         self._broker = broker
-        self._destination = destination
-        self._immediate = destination if isinstance(destination, ImmediateDestination) else None
+        target = Target(destination, policy, timeout_s)
         self._prefetch = DEFAULT_PREFETCH
-        if self._immediate is None:
+        if target.immediate is None:
             # What waits here is kept from a worker that joins: no more than keeps the slots busy.
             self._prefetch = max(LEAST_PREFETCH, 2 * lanes.options.concurrency)
         self._lanes = lanes
-        self._policy = policy
-        self._timeout_s = timeout_s
         self._drain_timeout_s = drain_timeout_s
-        self._dead_letters = DeadLetters(broker, subscription.topic, subscription.name, timeout_s)
         self._loop = asyncio.get_running_loop()
-        self.metrics = WorkerMetrics(subscription.name, lambda: lanes.statistics(self._loop.time()))
+        self.metrics = WorkerMetrics(
+            subscription.name,
+            lambda: lanes.statistics(self._loop.time()),
+            lambda: self._pace.figures(self._loop.time()),
+        )
         self._counts = self.metrics.counts
         self._log = log.bind(destination=subscription.name, worker=subscription.consumer_name)
-        self._logs_deliveries = self._log.is_enabled_for(logging.DEBUG)
+        self._pace = Pace(self._fitting(pace or PaceOptions(lanes.options.concurrency), target))
+        self._control = Control(broker, subscription, self._pace, self._log, self._step_soon)
+        self._attempts = Attempts(
+            lanes,
+            target,
+            self._pace,
+            DeadLetters(broker, subscription.topic, subscription.name, timeout_s),
+            self.metrics,
+            self._log,
+            Shell(self._spawn, self._step_soon, self._control.disable),
+        )
         self._handover = Handover(lanes, self._log)
         self._connections = Connections(
             subscription, broker, lanes, self._counts, self._log, self._step_soon
@@ -102,6 +107,7 @@ class Worker:
         tasks: list[asyncio.Future[Any]] = [self._failed]
         try:
             await self._handover.open(self._broker, self._subscription)
+            await self._control.open()
             await self._connections.open(self._deliver, self._prefetch)
             self._log.info("worker.started", partitions=len(self._connections.consumers))
             look = self._connections.look_for_partitions(self._deliver, self._prefetch)
@@ -117,6 +123,26 @@ class Worker:
                 task.cancel()
             await self._drain()
 
+    def reconfigure(
+        self,
+        destination: Destination | ImmediateDestination,
+        policy: RetryPolicy,
+        pace: PaceOptions,
+        timeout_s: float,
+    ) -> None:
+        """Attempts that start from now on go by these; no lane is dropped.
+
+        The old destination is closed when the last attempt at it has ended.
+        """
+        target = Target(destination, policy, timeout_s)
+        self._attempts.replace(target)
+        self._pace.reconfigure(self._fitting(pace, target))
+        self._step_soon()
+
+    @staticmethod
+    def _fitting(pace: PaceOptions, target: Target) -> PaceOptions:
+        return pace if target.immediate is None else replace(pace, concurrency=IMMEDIATE_BATCH)
+
     def _fail(self, error: BaseException) -> None:
         if not self._failed.done():
             self._failed.set_exception(error)
@@ -125,6 +151,8 @@ class Worker:
         """Why this worker does not deliver now, in words; empty when it does."""
         reasons = ["draining"] if self._is_draining else []
         reasons += self._connections.unready_reasons()
+        if self._pace.suspended_because is not None:
+            reasons.append(f"the destination is disabled: {self._pace.suspended_because}")
         if self._lanes.full_keys():
             reasons.append("a user has max_lane_events unfinished events; receiving has stopped")
         return reasons
@@ -165,32 +193,10 @@ class Worker:
         self._lanes.advance(now)
         self._connections.ask()
         if not self._is_draining:
-            self._start_attempts(now)
+            self._attempts.start(now)
         self._obey()
         self._set_gate(now)
         self._set_timer()
-
-    def _start_attempts(self, now: float) -> None:
-        if self._immediate is None:
-            for entry in self._lanes.start_attempts(now):
-                self._spawn(self._attempt(entry))
-            return
-        for _ in range(IMMEDIATE_ROUNDS):
-            entries = self._lanes.start_attempts(now, IMMEDIATE_BATCH)
-            if not entries:
-                return
-            self._attempt_all(self._immediate, entries)
-        self._step_soon()
-
-    def _attempt_all(self, destination: ImmediateDestination, entries: list[Entry]) -> None:
-        deliveries = [_delivery(entry) for entry in entries]
-        outcomes: Sequence[Outcome]
-        try:
-            outcomes = destination.attempt_all(deliveries)
-        except Exception as error:  # noqa: BLE001  as `_broken` says
-            outcomes = [self._broken(error)] * len(deliveries)
-        for entry, delivery, outcome in zip(entries, deliveries, outcomes, strict=True):
-            self._settle(entry, delivery, outcome)
 
     def _obey(self) -> None:
         """Do what the lanes say."""
@@ -203,7 +209,7 @@ class Worker:
             self._counts.redeliveries_asked += len(positions)
             consumers[partition].negative_acknowledge(positions)
         for entry in commands.dead_letter:
-            self._spawn(self._dead_letter(entry))
+            self._spawn(self._attempts.bury(entry))
         if commands.notes:
             self._handover.say(commands.notes)
 
@@ -235,7 +241,10 @@ class Worker:
 
     def _set_timer(self) -> None:
         now = self._loop.time()
-        at = min(self._lanes.wake_at(now) or now + CONNECTION_CHECK_S, now + CONNECTION_CHECK_S)
+        at = min(
+            self._lanes.wake_at(now) or math.inf, self._pace.wake_at(now), now + CONNECTION_CHECK_S
+        )
+        at = max(at, now)
         if self._timer:
             # A timer that rings a little early costs less than one that is set anew each step.
             if self._timer_at <= at:
@@ -249,7 +258,7 @@ class Worker:
         self._timer = None
         self._step()
 
-    # An attempt
+    # What takes time
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = self._loop.create_task(work)
@@ -260,75 +269,6 @@ class Worker:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             self._fail(error)
-
-    async def _attempt(self, entry: Entry) -> None:
-        destination = cast(Destination, self._destination)
-        # The process may have been stopped since the step, and the loop's own time be old.
-        if self._lanes.is_doubtful(entry, time.monotonic()):
-            self._lanes.withdraw(entry, self._loop.time())
-            return
-        delivery = _delivery(entry)
-        began = self._loop.time()
-        outcome: Outcome
-        try:
-            async with asyncio.timeout(self._timeout_s + TIMEOUT_MARGIN_S):
-                outcome = await destination.attempt(delivery)
-        except ContractError as error:
-            outcome = Malformed(str(error))
-        except TimeoutError:
-            outcome = Unavailable("no answer within the timeout")
-        except Exception as error:  # noqa: BLE001  as `_broken` says
-            outcome = self._broken(error)
-        self.metrics.attempt_seconds.observe(self._loop.time() - began)
-        self._settle(entry, delivery, outcome)
-        self._step_soon()
-
-    def _broken(self, error: Exception) -> Outcome:
-        # A bug in a destination must not strand the users whose events met it.
-        self._log.error("attempt.broke", exc_info=error)
-        return Unavailable(f"{type(error).__name__}: {error}")
-
-    def _settle(self, entry: Entry, delivery: Delivery, outcome: Outcome) -> None:
-        """Let the policy decide, and the lanes do it."""
-        now = self._loop.time()
-        self._counts.attempts[_OUTCOME_NAMES[type(outcome)]] += 1
-        if isinstance(outcome, Delivered):
-            self._lanes.acknowledge(entry, now)
-            if self._logs_deliveries:
-                self._log.debug("delivery.succeeded", **delivery.facts())
-            return
-        history = entry.context = remember(entry.context, outcome)
-        age_s = (history.last_at_ms - delivery.accepted_at_ms) / 1000
-        facts = delivery.facts() | {"status": outcome.status, "reason": outcome.reason}
-        match self._policy.decide(outcome, delivery.attempt, age_s):
-            case Acknowledge():
-                self._lanes.acknowledge(entry, now)
-            case Retry(delay_s=delay_s):
-                self._lanes.back_off(entry, delay_s, now)
-                self._log.info("attempt.failed", **facts, retry_in_s=round(delay_s, 3))
-            case GiveUp(reason=because):
-                history.given_up_because = because
-                self._lanes.give_up(entry)
-                self._log.warning("event.given_up", **facts, because=because)
-
-    async def _dead_letter(self, entry: Entry) -> None:
-        delivery = _delivery(entry)
-        history = cast(AttemptHistory, entry.context)
-        reason = history.given_up_because
-        try:
-            await self._dead_letters.publish(delivery, history)
-        except BrokerError as error:
-            history.unconfirmed += 1
-            self._counts.dead_letters_unconfirmed += 1
-            delay_s = self._policy.backoff.delay_s(history.unconfirmed, lambda _, high: high)
-            self._lanes.keep_condemned(entry, delay_s, self._loop.time())
-            facts = delivery.facts() | {"error": str(error), "retry_in_s": round(delay_s, 3)}
-            self._log.error("dead_letter.unconfirmed", **facts)
-        else:
-            self._counts.dead_letters[reason] += 1
-            self._lanes.acknowledge(entry, self._loop.time())
-            self._log.warning("event.dead_lettered", **delivery.facts(), because=reason)
-        self._step_soon()
 
     # The end
 
@@ -354,20 +294,7 @@ class Worker:
         if self._timer:
             self._timer.cancel()
         await self._connections.close()
-        await self._destination.close()
+        await self._attempts.close()
+        await self._control.close()
         statistics = self._lanes.statistics(self._loop.time())._asdict()
         self._log.info("worker.stopped", **statistics)
-
-
-_OUTCOME_NAMES: Final[dict[type[Outcome], str]] = {
-    Delivered: "delivered",
-    Unavailable: "unavailable",
-    Refused: "refused",
-    Malformed: "malformed",
-}
-
-
-def _delivery(entry: Entry) -> Delivery:
-    if entry.message is None or entry.lane is None:
-        raise AssertionError("an entry without its message was started")
-    return Delivery(entry.message, entry.lane.partition, entry.attempt)

@@ -155,6 +155,26 @@ class Channel(Protocol):
         ...
 
 
+class Table(Protocol):
+    """The latest value of each key, kept by the broker: a compacted topic."""
+
+    async def put(self, key: str, value: bytes) -> None:
+        """Return when the broker has confirmed it; an empty value forgets the key.
+
+        Raises `BrokerError`: it may be kept or not.
+        """
+        ...
+
+    async def catch_up(self) -> None:
+        """Return when everything that was confirmed before this call has been heard.
+
+        Calls that come while one is under way share the next one. Raises `BrokerUnavailable`.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
 class Broker(Protocol):
     """One session with the broker. Everything it opened is closed by `close`."""
 
@@ -200,6 +220,14 @@ class Broker(Protocol):
         """Open a channel by name; `hear` gets on the event loop what anybody says from now on.
 
         Also what is said through this very channel. Raises `BrokerUnavailable`.
+        """
+        ...
+
+    async def table(self, topic: str, hear: Callable[[str, bytes], None]) -> Table:
+        """Open a table; `hear` gets everything kept, oldest first, before this returns.
+
+        From then on it gets on the event loop what anybody puts, also through this very table.
+        Raises `BrokerUnavailable`.
         """
         ...
 

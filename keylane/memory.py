@@ -13,7 +13,8 @@ from typing import Final
 from keylane.broker import DEFAULT_PREFETCH, Deliver, OutgoingMessage, Position, Receipt, Received
 from keylane.errors import BrokerError, BrokerUnavailable, EventTooLarge, PublishUnconfirmed
 from keylane.memorycluster import Feed, MemoryCluster
-from keylane.names import channel_topic
+from keylane.memorytable import MemoryTable
+from keylane.names import channel_topic, full_topic
 from keylane.partitionlog import MemoryMessage
 from keylane.routing import partition_of
 
@@ -213,7 +214,7 @@ class MemoryBroker:
 
     def __init__(self, cluster: MemoryCluster | None = None) -> None:
         self.cluster = cluster or MemoryCluster()
-        self._opened: list[MemoryPublisher | MemoryConsumer | MemoryChannel] = []
+        self._opened: list[MemoryPublisher | MemoryConsumer | MemoryChannel | MemoryTable] = []
 
     async def partitions(self, topic: str) -> int:
         self._require_up()
@@ -253,6 +254,12 @@ class MemoryBroker:
         channel = MemoryChannel(self.cluster, channel_topic(name), hear)
         self._opened.append(channel)
         return channel
+
+    async def table(self, topic: str, hear: Callable[[str, bytes], None]) -> MemoryTable:
+        self._require_up()
+        table = MemoryTable(self.cluster, full_topic(topic), hear)
+        self._opened.append(table)
+        return table
 
     def _require_up(self) -> None:
         if not self.cluster.is_up:

@@ -111,6 +111,7 @@ class MemoryCluster:
         self.is_up = True
         self._topics: dict[str, _Topic] = {}
         self.listeners: dict[str, list[Callable[[bytes], None]]] = {}
+        self.table_listeners: dict[str, list[Callable[[str, bytes], None]]] = {}
         self._consumers: list[Member] = []
 
     def create_topic(self, topic: str, partitions: int = 0) -> None:

@@ -54,3 +54,13 @@ def handover_channel(topic: str, destination: str) -> str:
 def dead_letter_topic(topic: str, destination: str) -> str:
     """Pulsar's native name, so that its own tools find it."""
     return f"{full_topic(topic)}-{subscription_name(destination)}-DLQ"
+
+
+def control_topic(topic: str) -> str:
+    """What people, or destinations themselves, have said of the destinations: a table."""
+    return f"{full_topic(topic)}-control"
+
+
+def deliveries_topic(topic: str, destination: str) -> str:
+    """Where a destination's workers remember what was delivered."""
+    return f"{full_topic(topic)}-{subscription_name(destination)}-deliveries"

@@ -12,15 +12,16 @@ from typing import Any, Self
 
 from pydantic import SecretStr
 
-from keylane.broker import DEFAULT_PREFETCH, Deliver
+from keylane.broker import DEFAULT_PREFETCH, Deliver, Position
 from keylane.credentials import credentials_of
 from keylane.errors import BrokerUnavailable
 from keylane.knock import why_shut_out
 from keylane.names import channel_topic, full_topic, partition_topic
 from keylane.pulsarchannel import PulsarChannel
-from keylane.pulsarclient import Client, ProducerOptions, Producers
+from keylane.pulsarclient import Client, ProducerOptions, Producers, TableReader
 from keylane.pulsarconsumer import PulsarConsumer
 from keylane.pulsarpublisher import PATIENCE_S, PulsarPublisher
+from keylane.pulsartable import PulsarTable
 from keylane.settings import PulsarSettings
 from keylane.tls import broker_context
 
@@ -51,7 +52,7 @@ class PulsarBroker:
         self._context = broker_context(self._access)
         self._saying: Client | None = None
         self._consuming: Client | None = None
-        self._opened: list[PulsarPublisher | PulsarConsumer | PulsarChannel] = []
+        self._opened: list[PulsarPublisher | PulsarConsumer | PulsarChannel | PulsarTable] = []
 
     @classmethod
     def of(cls, access: PulsarSettings, *, send_timeout_s: float = 10.0) -> Self:
@@ -110,6 +111,21 @@ class PulsarBroker:
         self._opened.append(channel)
         await self._call(channel.open, self._saying, self._consuming, channel_topic(name))
         return channel
+
+    async def table(self, topic: str, hear: Callable[[str, bytes], None]) -> PulsarTable:
+        def open_reader(after: Position | None) -> TableReader:
+            return TableReader(self._client(), full_topic(topic), after)
+
+        publisher = await self.publisher(topic)
+        self._opened.remove(publisher)  # it is the table's now
+        table = PulsarTable(publisher, open_reader, hear)
+        try:
+            await self._explained(table.open())
+        except BaseException:
+            await table.close()
+            raise
+        self._opened.append(table)
+        return table
 
     async def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         return await self._explained(asyncio.to_thread(function, *args))

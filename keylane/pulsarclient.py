@@ -50,6 +50,7 @@ _NOT_AUTHORIZED: Final = (
     pulsar.AuthorizationError,
     pulsar.ErrorGettingAuthenticationData,
 )
+_OK: Final = pulsar.Result.Ok.value
 _NOTHING_SENT = frozenset(
     getattr(pulsar.Result, name)
     for name in (
@@ -134,6 +135,11 @@ class Client:
         """From now on; `listener` is called on the client's thread."""
         latest = pulsar.MessageId.latest
         return self._do(self._client.create_reader, topic, latest, reader_listener=listener)
+
+    def compacted_reader(self, topic: str, after: Position | None) -> Any:
+        """Behind a position, or from the earliest message; of each key the latest, at least."""
+        start = pulsar.MessageId.earliest if after is None else pulsar.MessageId(-1, *after)
+        return self._do(self._client.create_reader, topic, start, is_read_compacted=True)
 
     def _do(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         if self._credentials is not None:
@@ -241,13 +247,9 @@ class Producers:
             done(_receipt(result, message_id))
 
         try:
-            producer.send_async(
-                message.value,
-                confirmed,
-                properties=message.properties,
-                partition_key=message.key or None,
-                event_timestamp=message.event_time_ms or None,
-            )
+            # What `Producer.send_async` does, without its checks and its call for each property:
+            # with ingest's eight they are half of what a send costs in Python (6 us of 14).
+            producer._producer.send_async(_outgoing(message), confirmed)  # noqa: SLF001
         except pulsar.PulsarException as error:
             done(BrokerUnavailable(f"The broker's client refused to send: {error}"))
 
@@ -268,8 +270,20 @@ class Producers:
         self._client.shut_down()
 
 
+def _outgoing(message: OutgoingMessage) -> Any:
+    builder = pulsar._pulsar.MessageBuilder().content(message.value)  # noqa: SLF001  as above
+    if message.properties:
+        builder.properties(message.properties)
+    if message.key:
+        builder.partition_key(message.key)
+    if message.event_time_ms:
+        builder.event_timestamp(message.event_time_ms)
+    return builder.build()
+
+
 def _receipt(result: Any, message_id: Any) -> Receipt:
-    if result == pulsar.Result.Ok:
+    # Comparing the client's enumeration takes 1.2 us, its number 0.2.
+    if result.value == _OK:
         return message_id.ledger_id(), message_id.entry_id(), message_id.batch_index()
     if result == pulsar.Result.MessageTooBig:
         return EventTooLarge()
@@ -345,3 +359,36 @@ class Receiver:
 
     def close(self) -> None:
         close_all([self._consumer])
+
+
+class TableReader:
+    """Reads a compacted topic, on a client of its own; opening blocks.
+
+    Opening raises `BrokerUnavailable`; so does `read` when the client refuses.
+    """
+
+    def __init__(self, client: Client, topic: str, after: Position | None) -> None:
+        self._client = client
+        try:
+            self._reader = client.compacted_reader(topic, after)
+        except BaseException:
+            client.close()
+            raise
+
+    def read(self, at_most: int, timeout_ms: int) -> list[tuple[str, bytes, Position]]:
+        """Wait for a message, then take what else is there; empty when none came in time."""
+        read_next = self._reader.read_next
+        batch: list[tuple[str, bytes, Position]] = []
+        try:
+            while len(batch) < at_most:
+                message = PulsarMessage(read_next(0 if batch else timeout_ms))
+                batch.append((message.key, message.value(), message.position))
+        except pulsar.Timeout:
+            pass
+        except pulsar.PulsarException as error:
+            if not batch:
+                raise BrokerUnavailable(str(error)) from error
+        return batch
+
+    def close(self) -> None:
+        close_all([self._reader, self._client])

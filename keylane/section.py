@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias, TypeVar
+from typing import Annotated, Final, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
 
@@ -10,6 +10,8 @@ Seconds: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count: TypeAlias = Annotated[int, Field(ge=1)]
 Number = TypeVar("Number", int, float)
 Port: TypeAlias = Annotated[int, Field(ge=0, le=65535)]
+#: The type of an error that a field has found, but that is one of the section it stands in.
+ABOVE: Final = "above"
 
 
 def at_least(value: Number, other: str, info: ValidationInfo) -> Number:

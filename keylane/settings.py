@@ -8,6 +8,7 @@ not know is refused, in the environment as in the file.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -21,12 +22,13 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from typing_extensions import override
 
+from keylane.destinationsettings import DestinationSettings
 from keylane.errors import ConfigurationError
 from keylane.ingestsettings import IngestSettings
 from keylane.masking import MASK, mask_url
 from keylane.names import full_topic, subscription_name
 from keylane.section import Count, Port, Seconds, Section, at_least
-from keylane.sources import ENV_DELIMITER, ENV_PREFIX, Setting, leaves, read
+from keylane.sources import ANY_NAME, ENV_DELIMITER, ENV_PREFIX, Setting, leaves, raw_tree, read
 
 
 def _named_by(rule: Callable[[str], str]) -> AfterValidator:
@@ -216,15 +218,6 @@ class DispatchSettings(Section):
         return at_least(value, "backoff_min_s", info)
 
 
-class DestinationSettings(Section):
-    """One place where events go."""
-
-    to: str = Field(min_length=1, description="Where to: http://, https:// or file:PATH.")
-    secret: SecretStr | None = Field(
-        None, description="Secret that webhooks are signed with (Standard Webhooks)."
-    )
-
-
 class Settings(BaseSettings):
     """Everything that can be set. `Settings()` is the defaults; `load_settings` reads the rest."""
 
@@ -244,6 +237,23 @@ class Settings(BaseSettings):
     destinations: dict[DestinationName, DestinationSettings] = Field(
         default_factory=dict, description="Destinations by name."
     )
+
+    @field_validator("destinations")
+    @classmethod
+    def _backoffs_fit(
+        cls, value: dict[str, DestinationSettings], info: ValidationInfo
+    ) -> dict[str, DestinationSettings]:
+        # One of the two may be the destination's own, and the other that of all.
+        if (shared := info.data.get("dispatch")) is not None:
+            for name, own in value.items():
+                least = own.backoff_min_s or shared.backoff_min_s
+                most = own.backoff_max_s or shared.backoff_max_s
+                if most < least:
+                    raise ValueError(
+                        f"'{name}' would have a backoff_max_s ({most:g}) below its backoff_min_s "
+                        f"({least:g})"
+                    )
+        return value
 
     @classmethod
     @override
@@ -270,21 +280,85 @@ def load_settings(
     return read(Settings, config, overrides or {})
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where settings are read from, so that they can be read again."""
+
+    config: Path | None
+    overrides: Mapping[str, Any]
+
+    def load(self) -> Settings:
+        """As `load_settings`."""
+        return load_settings(self.config, self.overrides)
+
+    def raw(self) -> dict[str, Any]:
+        """The tree as it is written: references stay what they are, and nothing is checked."""
+        return raw_tree(Settings, self.config, self.overrides)
+
+
 def all_settings() -> dict[tuple[str, ...], Setting]:
-    """Every setting by its path; `NAME` stands for a destination's name."""
-    return leaves(Settings)
+    """Every setting by its path; `NAME` stands for a destination's name.
+
+    Those of a channel are not repeated: `channels` stands for them.
+    """
+    channels = ("destinations", ANY_NAME, "channels")
+    found: dict[tuple[str, ...], Setting] = {}
+    for path, setting in leaves(Settings).items():
+        if path[: len(channels)] == channels:
+            field = DestinationSettings.model_fields["channels"]
+            found[channels] = Setting(channels, field)
+        else:
+            found[path] = setting
+    return found
 
 
 def effective_settings(settings: Settings) -> dict[str, Any]:
-    """The tree as nested dicts of plain values, its secrets masked."""
-    return {name: _masked(value) for name, value in settings.model_dump().items()}
+    """The tree as nested dicts of plain values, its secrets masked.
+
+    Of a destination only what is set is there, and not what is as by default.
+    """
+    tree: dict[str, Any] = _plain(_dumped(settings), lambda _: MASK, mask_url)
+    return tree
 
 
-def _masked(value: Any) -> Any:
+def revealed_settings(settings: Settings) -> dict[str, Any]:
+    """The same with its secrets, for a file that is read back."""
+    tree: dict[str, Any] = _plain(_dumped(settings), SecretStr.get_secret_value, str)
+    return tree
+
+
+def _dumped(settings: Settings) -> dict[str, Any]:
+    destinations = {
+        name: destination.model_dump(exclude_defaults=True)
+        for name, destination in settings.destinations.items()
+    }
+    return settings.model_dump(exclude={"destinations"}) | {"destinations": destinations}
+
+
+def _plain(value: Any, secret: Callable[[SecretStr], str], text: Callable[[str], str]) -> Any:
+    """Values that TOML has; `secret` and `text` say what is written of a secret and of others."""
+    match value:
+        case Mapping():
+            return {
+                name: _plain(_as_secret(inner) if name == "options" else inner, secret, text)
+                for name, inner in value.items()
+            }
+        case list() | tuple():
+            return [_plain(inner, secret, text) for inner in value]
+        case SecretStr():
+            return secret(value)
+        case Path():
+            return str(value)
+        case str():
+            return text(value)
+        case _:
+            return value
+
+
+def _as_secret(value: Any) -> Any:
+    """What a plugin is given, as secrets: only the plugin knows which of it is one."""
     if isinstance(value, Mapping):
-        return {name: _masked(inner) for name, inner in value.items()}
-    if isinstance(value, SecretStr):
-        return MASK
-    if isinstance(value, Path):
-        return str(value)
-    return mask_url(value) if isinstance(value, str) else value
+        return {name: _as_secret(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_as_secret(inner) for inner in value]
+    return SecretStr(value) if isinstance(value, str) else value

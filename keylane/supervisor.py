@@ -2,10 +2,12 @@
 
 Processes are spawned, never forked: a fork with an open client is broken. One that ends by itself
 is started again, after a delay that grows while it keeps ending; the others do its work meanwhile.
+SIGHUP is passed on where settings can be read again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -19,6 +21,7 @@ from typing import Final
 
 import structlog
 
+from keylane import hangup
 from keylane.errors import ConfigurationError, KeylaneError
 from keylane.logs import configure_logging
 from keylane.settings import Settings
@@ -34,6 +37,8 @@ STEADY_S: Final = 60.0
 EXIT_CONFIGURATION: Final = 78
 
 RunOne = Callable[[str, Settings, int], None]
+#: From the settings of now to those of processes that start later; None if they can't be used.
+Renew = Callable[[Settings], Settings | None]
 
 
 @dataclass(slots=True)
@@ -47,29 +52,53 @@ class _Worker:
 
 @dataclass(slots=True)
 class _Signals:
+    terminal: hangup.Terminal = field(default_factory=hangup.Terminal)
     received: list[int] = field(default_factory=list)
+    is_renewal_due: bool = False
 
     def take(self, number: int, _: object) -> None:
-        self.received.append(number)
+        if number == signal.SIGHUP and not self.terminal.is_gone():
+            self.is_renewal_due = True
+        else:
+            self.received.append(number)
 
 
-def supervise(name: str, settings: Settings, run_one: RunOne, count: int) -> int:
+def supervise(
+    name: str, settings: Settings, run_one: RunOne, count: int, renew: Renew | None = None
+) -> int:
     """Keep `count` processes running until a signal; drain them all, and return the exit code.
 
-    `run_one` is called in each with the name, the settings and its index from 0.
+    `run_one` is called in each with the name, the settings and its index from 0. With `renew` it
+    has to call `hangup.take` when it is ready for SIGHUP, which each of them gets after `renew`.
     """
     signals = _Signals()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, *((signal.SIGHUP,) if renew else ())):
         signal.signal(number, signals.take)
+    starting = hangup.held_back if renew else contextlib.nullcontext
     workers = [_Worker(index) for index in range(count)]
     try:
         while not signals.received:
+            if renew and signals.is_renewal_due:
+                signals.is_renewal_due = False
+                settings = _renewed(settings, renew, workers)
             for worker in workers:
-                _look_after(worker, name, settings, run_one)
+                with starting():
+                    _look_after(worker, name, settings, run_one)
             _sleep_until_something_ends(workers)
     finally:
         _stop(workers, signals)
     return 0
+
+
+def _renewed(settings: Settings, renew: Renew, workers: list[_Worker]) -> Settings:
+    """The settings for processes that start from now on; those that run read theirs themselves."""
+    changed = renew(settings)
+    if changed is None:
+        return settings
+    for process in (worker.process for worker in workers):
+        if process is not None and process.pid is not None and process.exitcode is None:
+            os.kill(process.pid, signal.SIGHUP)
+    return changed
 
 
 def _look_after(worker: _Worker, name: str, settings: Settings, run_one: RunOne) -> None:

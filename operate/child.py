@@ -162,6 +162,16 @@ class Child:
             self.kill()
             await self.ended()
 
+    async def hang_up(self) -> None:
+        """Have it read its settings again; what ended, or ends now, reads them at its start."""
+        # Before it serves it might not take the signal yet, and die of it.
+        with contextlib.suppress(KeylaneError, TimeoutError):
+            async with asyncio.timeout(READY_WITHIN_S):
+                serving = until_ready(self.part.urls, "/healthz")
+                await first_of(self._raise_when_ended(), serving)
+            if self._identity is not None and self._identity.is_alive():
+                os.kill(self._identity.pid, signal.SIGHUP)
+
     def kill(self) -> None:
         """End it and its workers at once; `stop` still has to be awaited."""
         if self._identity is not None:
@@ -176,12 +186,12 @@ def fate(code: int) -> str:
     return f"with exit code {code}"
 
 
-async def until_ready(urls: Iterable[str]) -> None:
-    """Wait until `/readyz` under each of these URLs says so."""
+async def until_ready(urls: Iterable[str], path: str = "/readyz") -> None:
+    """Wait until `path` under each of these URLs says so."""
     timeout = aiohttp.ClientTimeout(total=_ANSWER_WITHIN_S)
     async with aiohttp.ClientSession(timeout=timeout) as session:
         for url in urls:
-            while not await _is_ready(session, f"{url}/readyz"):  # noqa: ASYNC110  not ours to signal
+            while not await _is_ready(session, f"{url}{path}"):  # noqa: ASYNC110  not ours to signal
                 await asyncio.sleep(_POLL_S)
 
 

@@ -12,8 +12,10 @@ from typing import Annotated, Final
 import typer
 
 from keylane.errors import KeylaneError
-from keylane.settings import Settings, effective_settings
+from keylane.settings import Settings, Source, effective_settings
 from operate.broker.commands import broker_app
+from operate.destination import destination_of, on_destination
+from operate.destinationcommands import destination_app
 from operate.exits import exit_code_of
 from operate.keys import keys_app
 from operate.options import CONNECTION, with_settings
@@ -43,6 +45,7 @@ app.add_typer(topic_app, name="topic")
 app.add_typer(broker_app, name="broker")
 app.add_typer(keys_app, name="keys")
 app.add_typer(schema_app, name="schema")
+app.add_typer(destination_app, name="destination")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 
@@ -181,26 +184,30 @@ def ingest(settings: Settings) -> None:
     "dispatch.reliability",
     "dispatch.consumer_name",
     "dispatch.drain_timeout_s",
+    laid=on_destination,
 )
 def dispatch(
     settings: Settings,
+    source: Source,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The destination's name.")],
-    to: Annotated[
+    to: Annotated[  # noqa: ARG001  `on_destination` has made a setting of it
         str | None,
         typer.Option(
             metavar="URI",
-            help="http://, https:// or file:PATH (default: destinations.NAME.to in keylane.toml).",
+            help="Where to: http(s)://, file:PATH, stdout:, pulsar:TOPIC, redis(s)://, slack:, "
+            "smtp(s)://, apprise: (default: destinations.NAME.to in keylane.toml).",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Deliver the events to one destination, each user's in order."""
-    from operate.destination import with_destination
+    """Deliver the events to one destination, each user's in order.
 
-    settings = with_destination(settings, name, to)
+    On SIGHUP the settings are read again, and no user's events are dropped for it.
+    """
+    destination_of(settings, name)
     from dispatch.process import run
 
-    raise typer.Exit(run(name, settings))
+    raise typer.Exit(run(name, settings, source.load))
 
 
 @app.command(
@@ -246,15 +253,16 @@ def demo(settings: Settings, broker: WhichBroker = Broker.AUTO, as_json: AsJson 
 
 @app.command(epilog=_examples("keylane up", "keylane up --broker pulsar --port 8091"))
 @with_settings(*CONNECTION, "ingest.host", "ingest.port")
-def up(settings: Settings, broker: WhichBroker = Broker.AUTO) -> None:
+def up(settings: Settings, source: Source, broker: WhichBroker = Broker.AUTO) -> None:
     """Run broker, ingest and dispatchers until Ctrl-C.
 
     Uses the broker at --service-url if one answers there, else starts one. Delivers to the
-    destinations of keylane.toml, else to a file and to a webhook that prints.
+    destinations of keylane.toml, else to a file and to a webhook that prints. On SIGHUP that file
+    is read again.
     """
     from operate.stack import run_stack
 
-    raise typer.Exit(run_stack(settings, broker=broker.value))
+    raise typer.Exit(run_stack(settings, broker=broker.value, reread=source.load))
 
 
 @app.command(

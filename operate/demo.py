@@ -16,16 +16,12 @@ from typing import Final
 
 import orjson
 
+from keylane.destinationsettings import DestinationSettings
 from keylane.errors import KeylaneError
 from keylane.ingestsettings import IngestSettings
 from keylane.memory import MemoryBroker
 from keylane.names import full_topic
-from keylane.settings import (
-    DestinationSettings,
-    DispatchSettings,
-    PulsarSettings,
-    Settings,
-)
+from keylane.settings import DispatchSettings, PulsarSettings, Settings
 from operate import interrupt
 from operate.broker.local import LocalBroker, LocalBrokerOptions
 from operate.broker.ports import HOST

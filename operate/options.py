@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, get_args, get_type_hints
 import typer
 
 from keylane.logs import configure_logging
-from keylane.settings import all_settings, load_settings
+from keylane.settings import Source, all_settings
 from keylane.sources import Setting
 
 CONNECTION: Final = ("pulsar.service_url", "pulsar.admin_url", "topic")
@@ -23,6 +23,8 @@ _PANELS: Final[Mapping[str, str]] = {
     "ingest": "Service",
     "dispatch": "Delivery",
 }
+#: Parameters of a command that are no options.
+_READ: Final = frozenset({"settings", "source"})
 #: Options that their last word alone would not tell apart.
 _NAMES: Final[Mapping[str, str]] = {"log.level": "--log-level"}
 _METAVARS: Final[Mapping[str, str]] = {
@@ -46,29 +48,37 @@ Config = Annotated[
 ]
 
 
-def with_settings(*paths: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_settings(
+    *paths: str, laid: Callable[[Source, Mapping[str, Any]], Source] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for each of these settings, and `settings` read from all sources.
 
-    The command has a parameter `settings` beside its own ones. Logging is set up by then.
+    The command has a parameter `settings` beside its own ones, and may have `source`, to read them
+    again. `laid` makes settings of the command's own options. Logging is set up by then.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         known = all_settings()
+        signature = inspect.signature(command)
+        parameters_of = signature.parameters
         chosen = [known[tuple(path.split("."))] for path in (*paths, *LOGS)]
 
         @functools.wraps(command)
         def read_and_run(**given: Any) -> None:
             overrides = _tree((setting, given.pop(_parameter(setting))) for setting in chosen)
-            settings = load_settings(given.pop("config"), overrides)
+            source = Source(given.pop("config"), overrides)
+            if laid:
+                source = laid(source, given)
+            settings = source.load()
             configure_logging(settings.log.format, settings.log.level)
-            command(settings=settings, **given)
+            read: dict[str, Any] = {"settings": settings, "source": source}
+            command(**{name: read[name] for name in _READ & parameters_of.keys()}, **given)
 
         own = get_type_hints(command, include_extras=True)
-        signature = inspect.signature(command)
         parameters = [
             parameter.replace(annotation=own[name], kind=inspect.Parameter.KEYWORD_ONLY)
-            for name, parameter in signature.parameters.items()
-            if name != "settings"
+            for name, parameter in parameters_of.items()
+            if name not in _READ
         ]
         parameters += [_keyword(_parameter(setting), _annotation(setting)) for setting in chosen]
         parameters.append(_keyword("config", Config))

@@ -14,16 +14,18 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from pydantic import SecretStr
-
+from dispatch.plan import dispatch_of
+from dispatch.reload import Reload
 from keylane.broker import Broker
+from keylane.errors import ConfigurationError
 from keylane.memorycluster import MemoryCluster
 from keylane.names import DEAD_LETTER_SUBSCRIPTION, dead_letter_topic
-from keylane.settings import Settings
+from keylane.settings import Settings, revealed_settings
 from operate.broker.ports import HOST, choose_port, is_free
 from operate.child import Child, Log, Part, PartEnded, fate, until_ready
 from operate.show import as_toml
@@ -63,7 +65,9 @@ class Plan:
         taken = {port}
         admin_ports = {}
         for name in settings.destinations:
-            ports = _free_in_a_row(settings.dispatch.workers, taken)
+            options = dispatch_of(settings, name)
+            own = settings.destinations[name].admin_port
+            ports = _free_in_a_row(options.workers, taken, own or 0)
             taken.update(ports)
             admin_ports[name] = ports[0]
         return cls(settings.model_copy(update={"ingest": ingest}), admin_ports)
@@ -73,7 +77,7 @@ class Plan:
         return _url(self.settings.ingest.host, self.settings.ingest.port)
 
     def admin_urls(self, name: str) -> list[str]:
-        first, options = self.admin_ports[name], self.settings.dispatch
+        first, options = self.admin_ports[name], dispatch_of(self.settings, name)
         return [_url(options.admin_host, first + n) for n in range(options.workers)]
 
 
@@ -83,12 +87,18 @@ def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _free_in_a_row(count: int, taken: set[int]) -> range:
+def _free_in_a_row(count: int, taken: set[int], wanted: int = 0) -> range:
+    """Raises `ConfigurationError` if it is `wanted` that is in use."""
     while True:
-        first = choose_port(0, "--admin-port", taken=frozenset(taken))
+        first = choose_port(wanted, "admin_port", taken=frozenset(taken))
         ports = range(first, first + count)
         if all(port not in taken and is_free(port) for port in ports):
             return ports
+        if wanted:
+            raise ConfigurationError(
+                f"One of the {count} ports from admin_port {wanted} on is in use, and each worker "
+                "needs one; nothing was started."
+            )
 
 
 class Stack(Protocol):
@@ -100,6 +110,10 @@ class Stack(Protocol):
 
     async def watch(self) -> None:
         """Look after what runs until cancelled; raises what ends it."""
+        ...
+
+    async def reconfigure(self, settings: Settings) -> None:
+        """Have what runs go on with these settings, which have to fit what runs."""
         ...
 
     async def stop(self) -> None: ...
@@ -120,9 +134,9 @@ class ProcessStack:
     def __init__(
         self, plan: Plan, folder: Path, sink: Sink, restarts_told: Tell | None = None
     ) -> None:
-        config = folder / "settings.toml"
-        _write_private(config, as_toml(_revealed(plan.settings.model_dump())))
-        ingest, *dispatchers = _parts(plan, config)
+        self._config = folder / "settings.toml"
+        _write_private(self._config, as_toml(revealed_settings(plan.settings)))
+        ingest, *dispatchers = _parts(plan, self._config)
         self._ingest = Child(ingest, Log(sink(ingest.name)), folder)
         self._dispatchers = [Child(part, Log(sink(part.name)), folder) for part in dispatchers]
         self._restarts_told = restarts_told
@@ -156,6 +170,10 @@ class ProcessStack:
             await child.start()
             delay_s = min(delay_s * 2, RESTART_MAX_S)
 
+    async def reconfigure(self, settings: Settings) -> None:
+        _write_private(self._config, as_toml(revealed_settings(settings)))
+        await asyncio.gather(*(child.hang_up() for child in self._dispatchers))
+
     async def stop(self) -> None:
         await self._ingest.stop()
         await asyncio.gather(*(child.stop() for child in self._dispatchers))
@@ -178,21 +196,18 @@ def _parts(plan: Plan, config: Path) -> list[Part]:
             f"dispatch {name}",
             ("dispatch", name, "--config", str(config), "--admin-port", str(port)),
             tuple(plan.admin_urls(name)),
-            settings.dispatch.drain_timeout_s + ENDING_S,
+            dispatch_of(settings, name).drain_timeout_s + ENDING_S,
         )
         for name, port in plan.admin_ports.items()
     ]
 
 
 def _write_private(path: Path, text: str) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:  # noqa: PTH123  for the mode
+    """At once for whoever reads it meanwhile."""
+    written = path.with_suffix(".new")
+    with open(os.open(written, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:  # noqa: PTH123  for the mode
         file.write(text)
-
-
-def _revealed(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _revealed(inner) for name, inner in value.items()}
-    return value.get_secret_value() if isinstance(value, SecretStr) else value
+    written.replace(path)
 
 
 def in_memory(settings: Settings) -> MemoryCluster:
@@ -219,6 +234,7 @@ class InProcessStack:
         self._stop_ingest = asyncio.Event()
         self._stop_dispatch = asyncio.Event()
         self._abort = asyncio.Event()
+        self._reloads = {name: Reload(partial(self._own, name)) for name in plan.admin_ports}
         self._ingest: list[asyncio.Task[None]] = []
         self._dispatchers: list[asyncio.Task[None]] = []
 
@@ -239,10 +255,19 @@ class InProcessStack:
     async def _dispatch(self, name: str) -> None:
         from dispatch.process import deliver
 
+        session, reload = self._session(), self._reloads[name]
+        await deliver(name, self._own(name), session, name, self._stop_dispatch, reload=reload)
+
+    def _own(self, name: str) -> Settings:
         settings = self._plan.settings
-        dispatch = settings.dispatch.model_copy(update={"admin_port": self._plan.admin_ports[name]})
-        own = settings.model_copy(update={"dispatch": dispatch})
-        await deliver(name, own, self._session(), name, self._stop_dispatch)
+        port = {"admin_port": self._plan.admin_ports[name]}
+        own = settings.destinations[name].model_copy(update=port)
+        return settings.model_copy(update={"destinations": {**settings.destinations, name: own}})
+
+    async def reconfigure(self, settings: Settings) -> None:
+        self._plan = replace(self._plan, settings=settings)
+        for reload in self._reloads.values():
+            reload.ask()
 
     async def watch(self) -> None:
         parts = [*self._ingest, *self._dispatchers]

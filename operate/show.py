@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from datetime import date, time
 from typing import Any
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -20,12 +21,22 @@ def _lines(tree: Mapping[str, Any], above: tuple[str, ...]) -> Iterator[str]:
     if leaves and above:
         yield f"\n[{'.'.join(map(_key, above))}]"
     for name, value in leaves.items():
-        # What JSON writes of a string, a number or a boolean TOML reads as the same.
-        written = json.dumps(value, ensure_ascii=False)
-        yield f"# {_key(name)} is not set" if value is None else f"{_key(name)} = {written}"
+        unset = f"# {_key(name)} is not set"
+        yield unset if value is None else f"{_key(name)} = {_written(value)}"
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from _lines(value, (*above, name))
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_key(k)} = {_written(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_written, value)) + "]"
+    if isinstance(value, date | time):
+        return value.isoformat()
+    # What JSON writes of a string, a number or a boolean TOML reads as the same, but for DEL.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _key(name: str) -> str:

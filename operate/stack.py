@@ -7,20 +7,25 @@ import contextlib
 import fcntl
 import shlex
 import shutil
+import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
+from dispatch.plan import reloaded_all
+from keylane import hangup
 from keylane.admin import PulsarAdmin
+from keylane.destinationsettings import DestinationSettings, HttpSettings
 from keylane.errors import BrokerError, BrokerUnavailable, ConfigurationError
+from keylane.masking import mask_url
 from keylane.memory import MemoryBroker
-from keylane.settings import DestinationSettings, LogSettings, PulsarSettings, Settings
+from keylane.settings import LogSettings, PulsarSettings, Settings
 from operate import interrupt
 from operate.broker.local import LocalBroker, LocalBrokerOptions
 from operate.broker.places import state_dir
@@ -42,16 +47,17 @@ _ANSWER_WITHIN_S: Final = 3.0
 _PORTS: Final = (6650, 8080)
 
 
-def run_stack(settings: Settings, *, broker: str) -> int:
+def run_stack(settings: Settings, *, broker: str, reread: Callable[[], Settings]) -> int:
     """Run everything until Ctrl-C or SIGTERM; drain then, and leave no process behind.
 
-    Returns 0 after a drain, 130 if that, or the start, was interrupted.
+    SIGHUP has the settings read again with `reread`, which raises `ConfigurationError`. Returns 0
+    after a drain, 130 if that, or the start, was interrupted.
     """
     # Known before a broker is started for nothing.
     choose_port(settings.ingest.port, "--port")
     try:
         with interrupt.sigterm_is_ctrl_c(), _folder() as folder, _broker(settings, broker) as found:
-            up = Up(settings, found, folder)
+            up = Up(settings, found, folder, reread)
             return interrupt.run(up.run)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -155,19 +161,25 @@ def _data_dir(which: str) -> Iterator[Path | None]:
 class Up:
     """The stack on a broker that is there."""
 
-    def __init__(self, settings: Settings, found: Found, folder: Path) -> None:
+    def __init__(
+        self, settings: Settings, found: Found, folder: Path, reread: Callable[[], Settings]
+    ) -> None:
         self._settings = settings
         self._found = found
         self._folder = folder
+        self._reread = reread
+        self._asked = asyncio.Event()
         self._sample_file = Path(SAMPLE_FILE).absolute()
         self._samples: Receiver | None = None
+        self._sample_url = ""
 
     async def run(self, interrupt: Interrupt) -> int:
         """Returns the exit code."""
         try:
-            plan = Plan.of(await self._with_destinations())
+            plan = Plan.of(await self._with_destinations(self._settings))
             stack = self._stack(plan)
             interrupt.abort = stack.kill
+            self._take_hangups(interrupt)
             try:
                 await interrupt.unless(self._stay(plan, stack))
             except Interrupted:
@@ -179,21 +191,60 @@ class Up:
                 await self._samples.close()
         return INTERRUPTED if interrupt.is_aborted else DONE
 
-    async def _with_destinations(self) -> Settings:
+    def _take_hangups(self, interrupt: Interrupt) -> None:
+        """SIGHUP has the settings read again, unless the terminal has gone: that ends it."""
+        terminal = hangup.Terminal()
+        asyncio.get_running_loop().add_signal_handler(
+            signal.SIGHUP,
+            lambda: interrupt.arrive() if terminal.is_gone() else self._asked.set(),
+        )
+
+    async def _read_again(self, settings: Settings, stack: Stack) -> NoReturn:
+        """Each time that it is asked for; what can't change in place is told and stays."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            try:
+                read = await asyncio.to_thread(self._reread)
+                if read.ingest.port == self._settings.ingest.port:  # 0 has become a real one
+                    port = {"port": settings.ingest.port}
+                    ingest = read.ingest.model_copy(update=port)
+                    read = read.model_copy(update={"ingest": ingest})
+                new = await self._with_destinations(read)
+                change = reloaded_all(settings, new)
+            except ConfigurationError as error:
+                tell(f"the settings from before go on: {error}")
+                continue
+            settings = change.settings
+            await stack.reconfigure(settings)
+            tell("read the settings again")
+            for place in change.later:
+                tell(f"{place} takes effect after a restart")
+
+    async def _with_destinations(self, settings: Settings) -> Settings:
         """The settings with the broker that is there, and sample destinations if there are none."""
-        settings = self._settings
         if self._found.urls:
             changed: dict[str, object] = {"pulsar": self._found.urls, "log": self._log}
         else:
-            changed = {"dispatch": settings.dispatch.model_copy(update={"workers": 1})}
+            # There is one worker a destination in memory, whatever anything says.
+            changed = {
+                "dispatch": settings.dispatch.model_copy(update={"workers": 1}),
+                "destinations": {
+                    name: own.model_copy(update={"workers": None})
+                    for name, own in settings.destinations.items()
+                },
+            }
         settings = settings.model_copy(update=changed)
         if settings.destinations:
             return settings
-        self._samples = Receiver(lambda _: OK, print_text)
-        url = await self._samples.serve(HOST, 0)
+        if self._samples is None:
+            self._samples = Receiver(lambda _: OK, print_text)
+            self._sample_url = await self._samples.serve(HOST, 0)
+        # The webhook is in this process: never an address to be guarded from.
+        open_to_all = HttpSettings(guard="off")
         samples = {
             FILE: DestinationSettings(to=f"file:{self._sample_file}"),
-            WEBHOOK: DestinationSettings(to=f"{url}/hook"),
+            WEBHOOK: DestinationSettings(to=f"{self._sample_url}/hook", http=open_to_all),
         }
         return settings.model_copy(update={"destinations": samples})
 
@@ -216,10 +267,10 @@ class Up:
         await stack.start()
         for line in self._welcome(plan):
             tell(line)
+        beside: list[Coroutine[Any, Any, None]] = [self._read_again(plan.settings, stack)]
         if self._found.local:
-            await first_of(stack.watch(), keep_alive(self._found.local, tell))
-        else:
-            await stack.watch()
+            beside.append(keep_alive(self._found.local, tell))
+        await first_of(stack.watch(), *beside)
 
     def _welcome(self, plan: Plan) -> Iterator[str]:
         settings = plan.settings
@@ -228,7 +279,7 @@ class Up:
         yield f"ingest    {plan.ingest_url}/events, documentation {plan.ingest_url}/docs"
         for name, destination in settings.destinations.items():
             urls = ", ".join(f"{url}/metrics" for url in plan.admin_urls(name))
-            yield f"dispatch  {name} -> {destination.to}, {urls}"
+            yield f"dispatch  {name} -> {_address(destination)}, {urls}"
         yield "try it:"
         yield (
             f"  curl {plan.ingest_url}/events -H 'content-type: application/json' "
@@ -237,6 +288,11 @@ class Up:
         if self._samples:
             yield "deliveries to the sample webhook are printed to standard output"
         yield "Ctrl-C stops everything, in order"
+
+
+def _address(destination: DestinationSettings) -> str:
+    """Where to, its secrets masked; of several channels the names."""
+    return mask_url(destination.to) if destination.to else ", ".join(destination.channels)
 
 
 def _prefixed(part: str) -> Callable[[str], None]:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from keylane.broker import Channel, Consumer, Deliver, OutgoingMessage, Position, Publisher, Receipt
+from keylane.broker import (
+    Channel,
+    Consumer,
+    Deliver,
+    OutgoingMessage,
+    Position,
+    Publisher,
+    Receipt,
+    Table,
+)
 from keylane.errors import BrokerUnavailable
 
 
@@ -96,6 +105,9 @@ class FakeBroker:
         raise BrokerUnavailable
 
     async def channel(self, name: str, hear: Callable[[bytes], None]) -> Channel:
+        raise BrokerUnavailable
+
+    async def table(self, topic: str, hear: Callable[[str, bytes], None]) -> Table:
         raise BrokerUnavailable
 
     async def close(self) -> None:

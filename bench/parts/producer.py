@@ -1,7 +1,8 @@
 """The yardstick of ingest: events into the topic by the bare client, as fast as it takes them.
 
 One unbatched producer a partition, as ingest has them. `as_ingest` lays the events out as ingest
-does, to load a topic before a measurement; else they are key and payload alone.
+does, to load a topic before a measurement; else they are key, payload and always the same
+properties, if any.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Options(msgspec.Struct):
     partitions: int
     users: int
     as_ingest: bool = False
+    #: Properties that every message has, made once.
+    properties: dict[str, str] = {}
     #: So many events; 0 is as many as go into the time.
     count: int = 0
     #: Number of the first event.
@@ -91,7 +94,7 @@ def _messages(options: Options) -> Iterator[OutgoingMessage]:
         if options.as_ingest:
             yield message_of_ingest(number, key)
         else:
-            yield OutgoingMessage(key, payload(number), {}, 0)
+            yield OutgoingMessage(key, payload(number), options.properties, 0)
 
 
 def message_of_ingest(number: int, key: str) -> OutgoingMessage:

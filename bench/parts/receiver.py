@@ -25,6 +25,7 @@ from bench.machine import cpu_s
 from bench.parts import child
 
 _ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+_DOWN = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
 _FAILURE = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -55,7 +56,13 @@ class Count(msgspec.Struct, tag=True):
     pass
 
 
-Order: TypeAlias = Expect | Take | Count
+class Turn(msgspec.Struct, tag=True):
+    """Answer 503 to everything from now on, or no longer. Told with the attempts until then."""
+
+    is_down: bool
+
+
+Order: TypeAlias = Expect | Take | Count | Turn
 
 
 class Arrived(msgspec.Struct):
@@ -79,6 +86,13 @@ class Counted(msgspec.Struct):
     slow: int
 
 
+class Turned(msgspec.Struct):
+    """Attempts that were answered 503 so far, and the highest number that one of them had."""
+
+    refused: int
+    last_attempt: int
+
+
 class Log:
     """All arrivals since the last `Expect`."""
 
@@ -89,6 +103,9 @@ class Log:
         self._cpu: tuple[float, float] = 0.0, 0.0
         self.failed = 0
         self.slow = 0
+        self.is_down = False
+        self.refused = 0
+        self.last_attempt = 0
 
     def obey(self, order: Order) -> None:
         match order:
@@ -96,6 +113,9 @@ class Log:
                 child.tell(Taken(self._numbers.tolist(), self._moments.tolist()))
             case Count():
                 child.tell(Counted(self.arrived, self.failed, self.slow))
+            case Turn():
+                self.is_down = order.is_down
+                child.tell(Turned(self.refused, self.last_attempt))
             case Expect():
                 self._expected = order
                 self._numbers, self._moments = array("q"), array("d")
@@ -115,6 +135,10 @@ class Log:
         if count == self._expected.count:
             self._tell_arrived()
 
+    def refuse(self, attempt: int) -> None:
+        self.refused += 1
+        self.last_attempt = max(self.last_attempt, attempt)
+
     def _cpu_now(self) -> tuple[float, float]:
         return time.process_time(), cpu_s(self._expected.pid)
 
@@ -129,6 +153,7 @@ class _Connection(asyncio.Protocol):
         self._slow_s = slow_s
         self._parser = httptools.HttpRequestParser(self)
         self._body = b""
+        self._attempt = 0
         self._transport: asyncio.WriteTransport | None = None
 
     @override
@@ -139,13 +164,20 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"keylane-attempt":
+            self._attempt = int(value)
+
     def on_body(self, body: bytes) -> None:
         self._body += body
 
     def on_message_complete(self) -> None:
         number = number_in(self._body)
         self._body = b""
-        if number < FAILING:
+        if self._log.is_down:
+            self._log.refuse(self._attempt)
+            self._answer(_DOWN)
+        elif number < FAILING:
             self._log.arrive(number)
             self._answer(_ANSWER)
         elif number < SLOW:

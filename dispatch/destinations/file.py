@@ -48,7 +48,7 @@ class FileDestination:
         outcomes: list[Outcome] = []
         for delivery in deliveries:
             try:
-                lines.append(_line(delivery))
+                lines.append(json_line(delivery))
                 outcomes.append(_DELIVERED)
             except ContractError as error:
                 outcomes.append(Malformed(str(error)))
@@ -74,7 +74,8 @@ class FileDestination:
         self._file.close()
 
 
-def _line(delivery: Delivery) -> bytes:
+def json_line(delivery: Delivery) -> bytes:
+    """One delivery as a line. Raises `ContractError` for a message that is no event."""
     event = delivery.event
     return orjson.dumps(
         {

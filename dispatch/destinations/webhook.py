@@ -7,135 +7,104 @@ than a little of the answer is read.
 
 from __future__ import annotations
 
-import re
 import time
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from collections.abc import Iterable
 from typing import Final
-from urllib.parse import quote
-
-import aiohttp
-from standardwebhooks import Webhook
 
 from dispatch.delivery import Delivery
-from dispatch.outcome import Delivered, Outcome, Refused, Unavailable
-from keylane.errors import ContractError
-from keylane.event import TRACE_PROPERTIES, Event
+from dispatch.destinations.http.answers import Table
+from dispatch.destinations.http.connection import connection_to
+from dispatch.destinations.http.engine import LibcurlEngine, Limits
+from dispatch.destinations.http.guard import Guard
+from dispatch.destinations.http.headers import event_headers, header_value
+from dispatch.destinations.http.port import Engine
+from dispatch.destinations.http.signing import Signer
+from dispatch.destinations.opening import Opening
+from dispatch.outcome import Forbidden, Outcome
+from keylane.destinationsettings import HttpSettings
 
-#: What of an answer is read; it makes the connection usable again, and tells why it was refused.
-MAX_ANSWER_BYTES: Final = 16 * 1024
-#: How much of it an error carries.
-MAX_REASON_CHARACTERS: Final = 200
-#: Shorter than what common servers wait (5 s and more) before they close an idle connection: an
-#: attempt must not die of a connection that the other side is just closing.
-KEEP_ALIVE_S: Final = 4.0
-#: Answers below 500 that are worth another attempt: timeout, too early, too many requests.
-_RETRIED: Final = frozenset({408, 425, 429})
+#: libcurl would ask before it sends a large body, and wait for a word that few servers say.
+_NOT_ASKED: Final = "expect:"
+#: Shorter ones would also be found where they are none.
+_MIN_SECRET_CHARACTERS: Final = 4
+_REMOVED: Final = "***"
 
-_VISIBLE = re.compile(r"[\x20-\x7e]+")
+
+def open_webhook(opening: Opening) -> WebhookDestination:
+    """Opens `http://` and `https://`; raises `ConfigurationError`."""
+    settings = opening.settings
+    return WebhookDestination(
+        opening.to,
+        timeout_s=opening.timeout_s,
+        concurrency=opening.concurrency,
+        secret=settings.secret.get_secret_value() if settings.secret else None,
+        http=settings.http,
+        is_guarded=opening.is_guarded,
+    )
 
 
 class WebhookDestination:
-    """Posts to one URL, over a pool of kept connections.
+    """Posts to one URL, over kept connections; needs a running event loop.
 
-    `timeout_s` bounds an attempt as a whole. `secret` (`whsec_...`) adds `webhook-signature`.
+    `timeout_s` bounds an attempt as a whole. `secret` (`whsec_...`, several with spaces between)
+    adds `webhook-signature`. Raises `ConfigurationError`.
     """
 
     def __init__(
-        self, url: str, *, timeout_s: float, concurrency: int, secret: str | None = None
+        self,
+        url: str,
+        *,
+        timeout_s: float,
+        concurrency: int,
+        secret: str | None = None,
+        http: HttpSettings | None = None,
+        is_guarded: bool = False,
     ) -> None:
-        self._url = url
-        self._signer = Webhook(secret) if secret else None
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=concurrency, keepalive_timeout=KEEP_ALIVE_S),
-            timeout=aiohttp.ClientTimeout(total=timeout_s),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            auto_decompress=False,
-            headers={"User-Agent": "keylane", "Accept": "*/*"},
+        http = http or HttpSettings()
+        connection = connection_to(url, http)
+        self._signer = Signer(secret) if secret else None
+        self._headers = [_NOT_ASKED, *connection.headers]
+        self._secrets = _removable([*connection.secrets, *(secret or "").split()])
+        self._table = Table(
+            http.retry, http.reject, is_proxied=connection.is_proxied, clean=self._clean
         )
+        guard = Guard(http.allow) if is_guarded else None
+        self._forbidden: Forbidden | None = None
+        if guard and connection.is_proxied:
+            # The proxy looks names up, and may itself be internal.
+            if objection := guard.objection_to_host(connection.host):
+                self._forbidden = Forbidden(objection)
+            guard = None
+        limits = Limits(concurrency, timeout_s, http.connect_timeout_s, http.read_timeout_s)
+        self._engine: Engine = LibcurlEngine(connection.options, limits, guard)
 
     async def attempt(self, delivery: Delivery) -> Outcome:
-        event = delivery.event
-        headers = _headers(delivery, event)
-        if self._signer:
-            headers["webhook-signature"] = self._signature(event, headers)
-        try:
-            async with self._session.post(
-                self._url, data=event.payload, headers=headers, allow_redirects=False
-            ) as answer:
-                body = await answer.content.read(MAX_ANSWER_BYTES)
-                return _outcome(answer.status, answer.headers.get("Retry-After"), body)
-        except TimeoutError:
-            return Unavailable("no answer within the timeout")
-        except (aiohttp.ClientError, OSError) as error:
-            return Unavailable(f"{type(error).__name__}: {error}"[:MAX_REASON_CHARACTERS])
-
-    def _signature(self, event: Event, headers: dict[str, str]) -> str:
-        if self._signer is None:
-            raise AssertionError("nothing to sign with")
-        moment = datetime.fromtimestamp(int(headers["webhook-timestamp"]), UTC)
-        try:
-            body = event.payload.decode()
-        except UnicodeDecodeError as error:
-            raise ContractError("a payload that is not UTF-8 can't be signed") from error
-        return self._signer.sign(headers["webhook-id"], moment, body)
+        headers = self._request_headers(delivery)
+        if self._forbidden is not None:
+            return self._forbidden
+        return self._table.outcome(await self._engine.post(headers, delivery.event.payload))
 
     async def close(self) -> None:
-        await self._session.close()
+        await self._engine.close()
+
+    def _request_headers(self, delivery: Delivery) -> list[str]:
+        event = delivery.event
+        event_id, timestamp = header_value(event.id), str(int(time.time()))
+        headers = event_headers(delivery, event, event_id, timestamp)
+        if self._signer is not None:
+            signature = self._signer.signature(event_id, timestamp, event.payload)
+            headers.append(f"webhook-signature: {signature}")
+        headers += self._headers
+        return headers
+
+    def _clean(self, text: str) -> str:
+        """Without the secrets, which an answer may repeat."""
+        for secret in self._secrets:
+            text = text.replace(secret, _REMOVED)
+        return text
 
 
-def _headers(delivery: Delivery, event: Event) -> dict[str, str]:
-    if not _VISIBLE.fullmatch(event.content_type):
-        raise ContractError("the content type can't be a header")
-    event_id = _header_value(event.id)
-    headers = {
-        "content-type": event.content_type,
-        "ce-specversion": "1.0",
-        "ce-id": event_id,
-        "ce-source": _header_value(event.source),
-        "ce-type": _header_value(event.type),
-        "ce-time": _header_value(event.time),
-        "webhook-id": event_id,
-        "webhook-timestamp": str(int(time.time())),
-        "keylane-user": quote(event.user, safe=""),
-        "keylane-attempt": str(delivery.attempt),
-        "keylane-position": delivery.position,
-    }
-    for name, value in event.extensions.items():
-        headers[name if name in TRACE_PROPERTIES else f"ce-{name}"] = _header_value(value)
-    return headers
-
-
-#: Characters that the CloudEvents HTTP binding leaves as they are: printable ASCII but space,
-#: double quote and percent.
-_SAFE = "".join(chr(c) for c in range(0x21, 0x7F) if chr(c) not in '"%')
-
-
-def _header_value(value: str) -> str:
-    return quote(value, safe=_SAFE)
-
-
-def _outcome(status: int, retry_after: str | None, body: bytes) -> Outcome:
-    """The table of answers: 2xx delivered; 408, 425, 429 and 5xx retried; all others refused."""
-    if 200 <= status < 300:  # noqa: PLR2004  the class of success
-        return Delivered(status)
-    said = body.decode("utf-8", "replace").strip()
-    reason = f"answered {status}" + (f": {said}" if said else "")
-    reason = reason[:MAX_REASON_CHARACTERS]
-    if status >= 500 or status in _RETRIED:  # noqa: PLR2004  the class of server errors
-        return Unavailable(reason, status, _retry_after_s(retry_after))
-    return Refused(reason, status)
-
-
-def _retry_after_s(value: str | None) -> float | None:
-    """Seconds or a date (RFC 9110); what is neither is as good as not sent."""
-    if value is None:
-        return None
-    if value.strip().isdigit():
-        return float(value)
-    try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max(0.0, moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() - time.time())
+def _removable(secrets: Iterable[str]) -> list[str]:
+    """Longer ones first: one may be a part of another."""
+    told = {secret for secret in secrets if len(secret) >= _MIN_SECRET_CHARACTERS}
+    return sorted(told, key=len, reverse=True)

@@ -6,11 +6,15 @@ from typing import Any, Protocol
 
 import aiohttp
 
+from keylane.admin import PulsarAdmin
 from keylane.broker import Broker
 from keylane.memory import MemoryBroker
 from keylane.memorycluster import MemoryCluster
 from keylane.names import full_topic
 from keylane.pulsar import PulsarBroker
+from keylane.settings import PulsarSettings
+from keylane.tabletopic import ensure_table
+from tests.waiting import until
 
 
 class Cluster(Protocol):
@@ -27,6 +31,16 @@ class Cluster(Protocol):
     async def backlog(self, topic: str, subscription: str) -> int: ...
 
     async def unload(self, topic: str) -> None: ...
+
+    async def create_table(self, topic: str) -> None: ...
+
+    async def trim(self, topic: str) -> None:
+        """Delete what nothing keeps."""
+        ...
+
+    async def compact(self, topic: str) -> None:
+        """Return when it is done."""
+        ...
 
 
 class InMemory:
@@ -47,6 +61,15 @@ class InMemory:
 
     async def unload(self, topic: str) -> None:
         self.cluster.unload(topic)
+
+    async def create_table(self, topic: str) -> None:
+        self.cluster.create_topic(topic)
+
+    async def trim(self, topic: str) -> None:
+        pass
+
+    async def compact(self, topic: str) -> None:
+        pass
 
 
 class OnPulsar:
@@ -74,6 +97,24 @@ class OnPulsar:
 
     async def unload(self, topic: str) -> None:
         await self._call("PUT", topic, "/unload")
+
+    async def create_table(self, topic: str) -> None:
+        settings = PulsarSettings(service_url=self._service_url, admin_url=self._admin_url)
+        async with PulsarAdmin(settings) as admin:
+            await ensure_table(admin, topic)
+
+    async def trim(self, topic: str) -> None:
+        await self._call("POST", topic, "/trim")
+
+    async def compact(self, topic: str) -> None:
+        await self._call("PUT", topic, "/compaction")
+
+        async def is_done() -> bool:
+            said = await self._call("GET", topic, "/compaction")
+            assert said["status"] != "ERROR", said
+            return bool(said["status"] == "SUCCESS")
+
+        await until(is_done)
 
     async def _call(self, method: str, topic: str, path: str, json: object = None) -> Any:
         address = full_topic(topic).replace("persistent://", "persistent/")

@@ -175,6 +175,71 @@ def test_in_memory_the_same_stack_runs_in_one_process(start: Start, tmp_path: Pa
     assert up.wait() == DONE, up.stderr
 
 
+def test_settings_are_read_again_in_memory(start: Start, tmp_path: Path) -> None:
+    def configure(*lines: str) -> None:
+        (tmp_path / "keylane.toml").write_text("\n".join(lines))
+
+    configure("[destinations.crm]", 'to = "file:before.jsonl"')
+    up = start("--broker", "memory")
+    up.wait_until_up()
+    up.post({"n": 1})
+    before, after = tmp_path / "before.jsonl", tmp_path / "after.jsonl"
+    up.until(lambda: up.payloads_in(before) == [{"n": 1}], "delivered to the first address")
+
+    configure("[destinations.crm]", 'to = "file:after.jsonl"', "jiter = 1")
+    up.send(signal.SIGHUP)
+    up.wait_for("the settings from before go on: keylane.toml: destinations.crm.jiter")
+
+    configure(
+        "[destinations.crm]", 'to = "file:after.jsonl"', "[destinations.new]", 'to = "file:x"'
+    )
+    up.send(signal.SIGHUP)
+    up.wait_for("destinations.new takes effect after a restart")
+    up.wait_for("configuration.reloaded")
+    up.post({"n": 2})
+    up.until(lambda: up.payloads_in(after) == [{"n": 2}], "delivered to the second address")
+    assert up.payloads_in(before) == [{"n": 1}]
+
+    up.send(signal.SIGINT, to_group=True)
+    assert up.wait() == DONE, up.stderr
+
+
+@pytest.mark.real_broker
+def test_each_process_reads_settings_again_and_a_killed_one_starts_with_those_of_now(
+    start: Start, tmp_path: Path
+) -> None:
+    def configure(crm: str, audit: str) -> None:
+        (tmp_path / "keylane.toml").write_text(
+            f'[destinations.crm]\nto = "file:{crm}"\nworkers = 2\n'
+            f'[destinations.audit]\nto = "file:{audit}"\n'
+        )
+
+    configure("crm-1", "audit-1")
+    up = start("--broker", "pulsar")
+    up.wait_until_up()
+    up.post({"n": 1})
+    files = [tmp_path / name for name in ("crm-1", "audit-1", "crm-2", "audit-2")]
+    up.until(lambda: all(map(up.payloads_in, files[:2])), "delivered at first")
+
+    configure("crm-2", "audit-2")
+    up.send(signal.SIGHUP)
+    up.until(lambda: up.stderr.count("configuration.reloaded") >= 3, "read by all three workers")
+    up.post({"n": 2})
+    up.until(lambda: all(map(up.payloads_in, files[2:])), "delivered afterwards")
+    assert [up.payloads_in(file) for file in files[2:]] == [[{"n": 2}], [{"n": 2}]]
+
+    (audit,) = up.processes("operate dispatch audit")
+    os.kill(audit, signal.SIGKILL)
+    up.wait_for("dispatch audit ended by itself by SIGKILL; starting it again in 1 s")
+    up.post({"n": 3})
+    up.until(lambda: {"n": 3} in up.payloads_in(files[3]), "delivered after its restart")
+    assert [up.payloads_in(file) for file in files[:2]] == [[{"n": 1}], [{"n": 1}]]
+
+    up.send(signal.SIGINT, to_group=True)
+    assert up.wait() == DONE, up.stderr
+    assert up.left_processes() == []
+
+
 def test_a_port_of_ingest_that_is_taken_is_refused_before_anything_is_started(
     start: Start,
 ) -> None:

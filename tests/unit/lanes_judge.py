@@ -123,6 +123,10 @@ class Judge:
             return
         self._due[position] = (self._clock() + delay_s, self.forgotten[position])
 
+    def spare(self, attempt: Attempt) -> None:
+        """It is not to count."""
+        self.attempts[attempt.position] -= 1
+
     def finish(self, attempt: Attempt, *, is_dead: bool = False) -> None:
         """The destination took it, or the dead-letter topic confirmed it."""
         self.finished.add(attempt.position)

@@ -17,7 +17,8 @@ def verify(lanes: Lanes) -> None:
     counts = [0] * len(State)
     load = payload_bytes = away = 0
     full: set[Lane] = set()
-    queued = Counter(map(id, lanes._turns._ready))
+    queued = Counter(map(id, [*lanes._turns._ready, *lanes._turns._slow]))
+    slow_running = 0
     for partition in lanes.partitions.values():
         queued.update(map(id, partition.withheld))
         for key, lane in partition.lanes.items():
@@ -34,12 +35,15 @@ def verify(lanes: Lanes) -> None:
             weight = _weight(lane, lanes.options.lane_share)
             assert lane.weight == weight, f"{key} weighs {lane.weight}, not {weight}"
             load += weight
+            assert lane.takes_slow_slot <= (lane.head.state is State.IN_FLIGHT)
+            slow_running += lane.takes_slow_slot
             away += lane.head.state in (State.AWAITED, State.PAGED)
             if len(lane) >= lanes.options.max_lane_events:
                 full.add(lane)
             assert queued[id(lane)] == lane.is_queued, f"the lane of {key} stands twice or nowhere"
         _verify_waiting(lanes, partition)
     assert counts == tally.counts
+    assert slow_running == tally.slow_running <= lanes.options.slow_limit
     assert load == tally.load
     assert payload_bytes == tally.payload_bytes
     assert away == tally.away

@@ -94,7 +94,7 @@ class World:
     # What destinations do
 
     def finish(self, which: int, outcome: str, place: int = 0, delay_s: float = 1.0) -> None:
-        """One of the worker's attempts ends: delivered, failed or refused."""
+        """One of the worker's attempts ends: delivered, failed, spared or refused."""
         worker = self.pick(which)
         if worker is None or not worker.running:
             return
@@ -105,6 +105,10 @@ class World:
         if outcome == "delivered":
             self.judge.finish(attempt)
             worker.lanes.acknowledge(entry, self.now)
+        elif outcome == "spared":
+            # The destination is down as a whole: the pace has no use for its attempts.
+            self.judge.spare(attempt)
+            worker.lanes.withdraw(entry, self.now)
         elif outcome == "refused" or entry.attempt >= self.setting.max_attempts:
             if outcome != "refused":
                 self.judge.exhaust(attempt)

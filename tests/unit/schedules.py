@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from random import Random
 from typing import Final, TypeAlias
@@ -29,6 +29,8 @@ USERS = ("Ada", "Bob", "Cy", "Dot", "Eve")
 #: Each step is drawn as that many numbers, so that leaving one step out leaves the others alone.
 DRAWS = 5
 MOST_WORKERS = 4
+#: From this seed on there are attempts that do not count, and users that are slow.
+SPARING: Final = 1_000_000_000
 
 _TRICKLE, _OVERTAKING, _LONG_TAILS, _FAULTY, _ONE_FAULT = 0, 2, 3, 4, 6
 _NARROW = frozenset({1, 8, 9})
@@ -98,8 +100,12 @@ def draw_schedule(seed: int) -> Schedule:
     elif kind >= _FAULTY:
         for fault, weight in _FAULTS.items():
             weights[fault] = weight * rng.choice((0, 0, 0, 1, 2))
+    setting = _draw_setting(rng, kind)
+    if seed >= SPARING:
+        weights[_spare] = rng.choice((1.0, 4.0))
+        setting = _with_slow_users(setting, rng)
     return Schedule(
-        _draw_setting(rng, kind),
+        setting,
         tuple(weights),
         tuple(accumulate(weights.values())),
         tuple(
@@ -136,6 +142,12 @@ def _draw_setting(rng: Random, kind: int) -> Setting:
         is_eager=not is_trickle and pick((True, True, False)),
         burst=pick((1, 1, 2) if kind == _LONG_TAILS else (1, 2, 500, 500)),
     )
+
+
+def _with_slow_users(setting: Setting, rng: Random) -> Setting:
+    slow_after_s, share = rng.choice((0.1, 0.4, 2.0)), rng.choice((0.3, 0.5))
+    options = replace(setting.options, slow_after_s=slow_after_s, slow_share=share)
+    return replace(setting, options=options)
 
 
 def _of(draw: float, *choices: float) -> float:
@@ -176,6 +188,11 @@ def _fail(world: World, draw: Draw) -> None:
     for _ in range(int(_of(draw[1], 1, 1, 2, 4))):
         delay_s = _of(draw[3], 0.1, 0.4, 1.0, 4.0)
         world.finish(_which(draw[0]), "failed", _which(draw[2]), delay_s)
+
+
+def _spare(world: World, draw: Draw) -> None:
+    for _ in range(int(_of(draw[1], 1, 1, 2, 4))):
+        world.finish(_which(draw[0]), "spared", _which(draw[2]))
 
 
 def _refuse(world: World, draw: Draw) -> None:

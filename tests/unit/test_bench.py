@@ -14,7 +14,7 @@ import pytest
 from typing_extensions import override
 
 from bench import report, wrk
-from bench.__main__ import COST, PARTS, read_arguments
+from bench.__main__ import ALONE, PARTS, read_arguments
 from bench.arms import Arm, CheapArm
 from bench.crowd import Served
 from bench.drain import AT_LEAST
@@ -405,7 +405,7 @@ class TestArguments:
     def test_everything_is_measured_unless_parts_are_named(self) -> None:
         arguments = read_arguments([])
 
-        assert arguments.parts == [*PARTS, COST]
+        assert arguments.parts == [*PARTS, *ALONE]
         assert arguments.output.name == "bench.json"
 
     def test_parts_have_an_output_of_their_own(self) -> None:

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 import structlog
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
+from dispatch.plan import dispatch_of
+from keylane.destinationsettings import DestinationSettings
 from keylane.errors import (
     BrokerError,
     BrokerUnavailable,
@@ -23,13 +26,16 @@ from keylane.errors import (
     MissingPiece,
     PublishUnconfirmed,
 )
-from keylane.settings import DestinationSettings, Settings
+from keylane.settings import Settings, Source
 from operate.cli import app
-from operate.destination import with_destination
+from operate.destination import destination_of, on_destination
 from operate.exits import exit_code_of
 from operate.show import as_toml
 
-COMMANDS = ["config", "topic setup", "ingest", "dispatch", "send", "demo", "up"]
+COMMANDS = [
+    *("config", "topic setup", "ingest", "dispatch", "send", "demo", "up"),
+    *("destination list", "destination test", "destination rotate-secret"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -191,19 +197,68 @@ def test_every_error_has_its_exit_code(error: BaseException, code: int) -> None:
     assert exit_code_of(error) == code
 
 
-def test_an_address_on_the_command_line_wins_and_the_secret_stays() -> None:
-    known = DestinationSettings.model_validate({"to": "file:x", "secret": "s"})
-    settings = Settings(destinations={"crm": known})
+def dispatched(*toml: str, to: str | None = None, **options: object) -> Settings:
+    """What `keylane dispatch crm` with these options reads."""
+    Path("keylane.toml").write_text("\n".join(toml), encoding="utf-8")
+    source = on_destination(Source(None, {"dispatch": options}), {"name": "crm", "to": to})
+    return source.load()
 
-    changed = with_destination(settings, "crm", "http://localhost:1").destinations["crm"]
+
+def test_an_address_on_the_command_line_wins_and_what_else_is_set_stays() -> None:
+    crm = ("[destinations.crm]", 'to = "file:x"', 'secret = "s"', "[destinations.crm.http]")
+
+    changed = dispatched(*crm, "retry = [404]", to="http://localhost:1").destinations["crm"]
 
     assert changed.to == "http://localhost:1"
-    assert changed.secret == known.secret
-    assert with_destination(settings, "crm", None) == settings
+    assert changed.secret == SecretStr("s")
+    assert changed.http.retry == (404,)
+    assert dispatched(*crm).destinations["crm"].to == "file:x"
+
+
+def test_a_destination_may_lack_the_address_that_is_on_the_command_line() -> None:
+    crm = dispatched("[destinations.crm]", "workers = 2", to="file:x").destinations["crm"]
+
+    assert (crm.to, crm.workers) == ("file:x", 2)
+
+
+def test_an_option_goes_before_the_destinations_own_setting_and_before_that_of_all() -> None:
+    settings = dispatched(
+        "[dispatch]",
+        *("workers = 2", "max_attempts = 2", "jitter = 0.1", "timeout_s = 2"),
+        "[destinations.crm]",
+        *('to = "file:x"', "workers = 3", "max_attempts = 3", "jitter = 0.3"),
+        workers=4,
+        max_attempts=None,
+        consumer_name="me",
+    )
+
+    options = dispatch_of(settings, "crm")
+
+    assert (options.workers, options.max_attempts, options.jitter) == (4, 3, 0.3)
+    assert (options.timeout_s, options.consumer_name, options.concurrency) == (2, "me", 64)
+
+
+def test_options_that_only_together_fit_the_destinations_own_settings_are_taken() -> None:
+    settings = dispatched(
+        "[destinations.crm]",
+        'to = "file:x"',
+        "backoff_max_s = 100",
+        backoff_min_s=500,
+        backoff_max_s=900,
+    )
+
+    assert dispatch_of(settings, "crm").backoff_max_s == 900
+
+
+def test_an_option_of_dispatch_that_is_wrong_is_told_once_and_by_its_own_name() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        dispatched("[destinations.crm]", 'to = "file:x"', workers=0)
+
+    assert str(caught.value).startswith("--workers=0: should be greater than or equal to 1")
 
 
 def test_a_mistyped_destination_is_refused_with_the_nearest_one() -> None:
     settings = Settings(destinations={"billing": DestinationSettings(to="file:x")})
 
     with pytest.raises(ConfigurationError, match=r"Did you mean billing\?"):
-        with_destination(settings, "biling", None)
+        destination_of(settings, "biling")

@@ -109,8 +109,10 @@ def test_the_topic_gets_three_partitions_and_both_destinations() -> None:
 def test_two_processes_deliver_for_one_destination_under_names_of_their_own() -> None:
     first, second = _dispatching("crm")
     names = {words[words.index("--consumer-name") + 1] for words in (first, second)}
+    environments = [OURS[name]["environment"] for name in ("dispatch-crm-1", "dispatch-crm-2")]
 
-    assert first[first.index("--to") + 1] == second[second.index("--to") + 1]
+    assert environments[0] == environments[1]
+    assert environments[0]["KEYLANE_DESTINATIONS__CRM__TO"] == "http://receiver:9000/crm"
     assert len(names) == 2
 
 
@@ -134,6 +136,19 @@ def test_every_variable_given_to_our_processes_is_a_setting(
 
     assert settings.pulsar.service_url == "pulsar://pulsar:6650"
     assert settings.dispatch.admin_port == 8091
+
+
+def test_the_workers_may_call_the_receiver_in_their_network(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from dispatch.plan import is_guarded
+    from keylane.settings import load_settings
+
+    monkeypatch.chdir(tmp_path)
+    for name, value in OURS["dispatch-crm-1"]["environment"].items():
+        monkeypatch.setenv(name, value)
+
+    assert not is_guarded(load_settings(), "crm")
 
 
 def test_nothing_is_delivered_before_topic_and_policies_are_there() -> None:

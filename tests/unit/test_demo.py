@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
+from keylane.destinationsettings import DestinationSettings
 from keylane.errors import ConfigurationError, MissingPiece
 from keylane.ingestsettings import IngestSettings
 from keylane.settings import (
-    DestinationSettings,
     DispatchSettings,
     PulsarSettings,
     Settings,

@@ -15,13 +15,14 @@ from tests.unit.lanes_ending import check_silence, drain
 from tests.unit.lanes_search import search
 from tests.unit.lanes_worker import Gated, Setting
 from tests.unit.lanes_world import World
+from tests.unit.schedules import SPARING
 
 #: `make deep` looks through many more.
 SCHEDULES = 10_000
 
 WHICH = st.integers(0, 3)
 USERS = st.sampled_from(["Ada", "Bob", "Cy"])
-OUTCOMES = st.sampled_from(["delivered", "delivered", "failed", "failed", "refused"])
+OUTCOMES = st.sampled_from(["delivered", "delivered", "failed", "failed", "spared", "refused"])
 SOON = st.sampled_from([0.1, 0.5, 3.0])
 
 
@@ -123,6 +124,12 @@ class UndisturbedLanes(Lanes):
     disturbs = False
 
 
+class SlowLanes(Lanes):
+    """The same with users that are slow most of the time."""
+
+    setting = Setting(Gated(concurrency=4, slow_after_s=0.3))
+
+
 class NarrowLanes(Lanes):
     """The same with payloads for two events of a lane, and a gate that closes all the time."""
 
@@ -144,6 +151,8 @@ TestLanes = pytest.mark.timeout(120)(Lanes.TestCase)
 TestLanes.settings = _PROFILE
 TestUndisturbedLanes = pytest.mark.timeout(120)(UndisturbedLanes.TestCase)
 TestUndisturbedLanes.settings = _PROFILE
+TestSlowLanes = pytest.mark.timeout(120)(SlowLanes.TestCase)
+TestSlowLanes.settings = _PROFILE
 TestNarrowLanes = pytest.mark.timeout(120)(NarrowLanes.TestCase)
 TestNarrowLanes.settings = _PROFILE
 
@@ -151,4 +160,10 @@ TestNarrowLanes.settings = _PROFILE
 @pytest.mark.timeout(600)
 def test_the_promises_hold_in_every_schedule_of_ten_thousand_seeds() -> None:
     found = search(range(SCHEDULES), os.cpu_count() or 1)
+    assert found is None, f"python -m tests.unit.schedules --shrink --seed {found.seed}"
+
+
+@pytest.mark.timeout(600)
+def test_they_hold_while_attempts_do_not_count_and_users_are_slow() -> None:
+    found = search(range(SPARING, SPARING + SCHEDULES // 5), os.cpu_count() or 1)
     assert found is None, f"python -m tests.unit.schedules --shrink --seed {found.seed}"

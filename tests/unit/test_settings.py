@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from keylane.destinationsettings import DestinationSettings
 from keylane.errors import ConfigurationError
 from keylane.settings import (
-    DestinationSettings,
     Settings,
     all_settings,
     effective_settings,

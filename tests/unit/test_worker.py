@@ -17,6 +17,7 @@ from dispatch.destinations.destination import Destination, ImmediateDestination
 from dispatch.lanes import Lanes
 from dispatch.options import LaneOptions
 from dispatch.outcome import Delivered, Outcome, Refused, Unavailable
+from dispatch.pace import PaceOptions
 from dispatch.retry import Backoff, RetryPolicy
 from dispatch.worker import Worker
 from keylane.broker import Received
@@ -71,7 +72,13 @@ class Site:
         self.running: asyncio.Task[None]
 
     async def start(
-        self, destination: Destination | ImmediateDestination, lease_s: float = 20.0
+        self,
+        destination: Destination | ImmediateDestination,
+        lease_s: float = 20.0,
+        *,
+        pace: PaceOptions | None = None,
+        max_age_s: float = 1000,
+        is_ready: bool = True,
     ) -> None:
         self.worker = Worker(
             Subscription("events", "crm", "worker-1"),
@@ -80,15 +87,17 @@ class Site:
             Lanes(LaneOptions(fresh_s=0, lease_s=lease_s)),
             RetryPolicy(
                 max_attempts=2,
-                max_age_s=1000,
+                max_age_s=max_age_s,
                 backoff=Backoff(min_s=0.05, max_s=0.1, jitter=0),
                 rng=Random(1),
             ),
             timeout_s=1,
             drain_timeout_s=1,
+            pace=pace,
         )
         self.running = asyncio.create_task(self.worker.run(self.stop))
-        await until(lambda: not self.worker.unready_reasons())
+        if is_ready:
+            await until(lambda: not self.worker.unready_reasons())
 
     async def publish(self, user: str, *ids: str) -> None:
         publisher = await self.broker.publisher("events")

@@ -1,0 +1,270 @@
+"""The attempts of one worker: started, their outcomes judged, and what was given up buried.
+
+What an outcome means for the event is the policy's to say (dispatch/retry.py), for the destination
+as a whole the pace's (dispatch/pace.py), and the lanes are told (dispatch/lanes.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from dispatch.breaker import BreakerState
+from dispatch.deadletter import AttemptHistory, DeadLetters, remember
+from dispatch.delivery import Delivery
+from dispatch.destinations.destination import Destination, ImmediateDestination
+from dispatch.lane import Entry
+from dispatch.lanes import Lanes
+from dispatch.metrics import WorkerMetrics
+from dispatch.outcome import (
+    Delivered,
+    Disabled,
+    Failure,
+    Forbidden,
+    Malformed,
+    Outcome,
+    Refused,
+    Unavailable,
+)
+from dispatch.pace import Pace
+from dispatch.retry import Acknowledge, GiveUp, Retry, RetryPolicy
+from keylane.errors import BrokerError, ContractError
+
+#: Attempts at an immediate destination in one go, and rounds of them before others get a turn.
+IMMEDIATE_BATCH: Final = 500
+IMMEDIATE_ROUNDS: Final = 4
+#: A destination ends an attempt by itself; this is for one that does not.
+TIMEOUT_MARGIN_S: Final = 5.0
+
+
+class Target:
+    """A destination, the policy for its failures, and how many attempts run at it."""
+
+    def __init__(
+        self,
+        destination: Destination | ImmediateDestination,
+        policy: RetryPolicy,
+        timeout_s: float,
+    ) -> None:
+        self.destination = destination
+        self.policy = policy
+        self.immediate = destination if isinstance(destination, ImmediateDestination) else None
+        self.timeout_s = timeout_s
+        self.running = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """What a worker does for its attempts: run what takes time, step, and disable the destination.
+
+    `disable` is told why.
+    """
+
+    spawn: Callable[[Coroutine[None, None, None]], None]
+    step_soon: Callable[[], None]
+    disable: Callable[[str], None]
+
+
+class Attempts:
+    """Started by the worker's steps, as many as the pace has room for."""
+
+    def __init__(
+        self,
+        lanes: Lanes,
+        target: Target,
+        pace: Pace,
+        dead_letters: DeadLetters,
+        metrics: WorkerMetrics,
+        log: Any,
+        shell: Shell,
+    ) -> None:
+        self._lanes = lanes
+        self._target = target
+        self._pace = pace
+        self._dead_letters = dead_letters
+        self._metrics = metrics
+        self._counts = metrics.counts
+        self._log = log
+        self._logs_deliveries = log.is_enabled_for(logging.DEBUG)
+        self._shell = shell
+        self._loop = asyncio.get_running_loop()
+
+    def replace(self, target: Target) -> None:
+        """Attempts go there from now on; the old one is closed when its last has ended."""
+        old, self._target = self._target, target
+        if not old.running:
+            self._shell.spawn(old.destination.close())
+
+    async def close(self) -> None:
+        await self._target.destination.close()
+
+    def start(self, now: float) -> None:
+        """Start what there is room for."""
+        if self._target.immediate is None:
+            for entry in self._take(now, self._lanes.in_flight):
+                self._shell.spawn(self._attempt(entry, self._target))
+            return
+        for _ in range(IMMEDIATE_ROUNDS):
+            entries = self._take(now, 0)
+            if not entries:
+                return
+            self._attempt_all(self._target.immediate, entries)
+        self._shell.step_soon()
+
+    def _take(self, now: float, in_flight: int) -> list[Entry]:
+        room = self._pace.room(now, in_flight)
+        entries = self._lanes.start_attempts(now, room) if room else []
+        if entries:
+            self._pace.started(entries)
+        return entries
+
+    def _attempt_all(self, destination: ImmediateDestination, entries: list[Entry]) -> None:
+        deliveries = [delivery_of(entry) for entry in entries]
+        began = self._loop.time()
+        outcomes: Sequence[Outcome]
+        try:
+            outcomes = destination.attempt_all(deliveries)
+        except Exception as error:  # noqa: BLE001  as `_broken` says
+            outcomes = [self._broken(error)] * len(deliveries)
+        delivered = 0
+        is_plain = not (self._logs_deliveries or self._pace.breaker.is_open)
+        for entry, delivery, outcome in zip(entries, deliveries, outcomes, strict=True):
+            if is_plain and isinstance(outcome, Delivered):
+                delivered += 1
+                self._lanes.acknowledge(entry, began)
+            else:
+                self._settle(entry, delivery, outcome, began)
+        self._counts.attempts[_OUTCOME_NAMES[Delivered]] += delivered
+        self._pace.delivered(delivered, began)
+
+    async def _attempt(self, entry: Entry, target: Target) -> None:
+        # The process may have been stopped since the step, and the loop's own time be old.
+        if self._lanes.is_doubtful(entry, time.monotonic()):
+            self._pace.withdrawn(entry)
+            self._lanes.withdraw(entry, self._loop.time())
+            return
+        delivery = delivery_of(entry)
+        began = self._loop.time()
+        target.running += 1
+        try:
+            outcome = await self._outcome_of(delivery, target)
+        finally:
+            target.running -= 1
+        self._metrics.attempt_seconds.observe(self._loop.time() - began)
+        self._settle(entry, delivery, outcome, began)
+        if target is not self._target and not target.running:
+            self._shell.spawn(target.destination.close())
+        self._shell.step_soon()
+
+    async def _outcome_of(self, delivery: Delivery, target: Target) -> Outcome:
+        destination = cast(Destination, target.destination)
+        try:
+            async with asyncio.timeout(target.timeout_s + TIMEOUT_MARGIN_S):
+                return await destination.attempt(delivery)
+        except ContractError as error:
+            return Malformed(str(error))
+        except TimeoutError:
+            return Unavailable("no answer within the timeout", may_be_down=True, is_overload=True)
+        except Exception as error:  # noqa: BLE001  as `_broken` says
+            return self._broken(error)
+
+    def _broken(self, error: Exception) -> Outcome:
+        # A bug in a destination must not strand the users whose events met it.
+        self._log.error("attempt.broke", exc_info=error)
+        return Unavailable(f"{type(error).__name__}: {error}")
+
+    def _settle(self, entry: Entry, delivery: Delivery, outcome: Outcome, began: float) -> None:
+        """Let the policy decide, and the lanes do it."""
+        now = self._loop.time()
+        self._counts.attempts[_OUTCOME_NAMES[type(outcome)]] += 1
+        was_open = self._pace.breaker.is_open
+        counts = self._pace.ended(entry, delivery.message.key, outcome, began, now)
+        if was_open is not self._pace.breaker.is_open:
+            self._tell_of_breaker(now)
+        if isinstance(outcome, Delivered):
+            self._lanes.acknowledge(entry, now)
+            if self._logs_deliveries:
+                self._log.debug("delivery.succeeded", **delivery.facts())
+            return
+        if isinstance(outcome, Disabled):
+            self._shell.disable(outcome.reason)
+        self._settle_failure(entry, delivery, outcome, now, counts=counts)
+
+    def _settle_failure(
+        self, entry: Entry, delivery: Delivery, outcome: Failure, now: float, *, counts: bool
+    ) -> None:
+        history = entry.context = remember(entry.context, outcome)
+        age_s = (history.last_at_ms - delivery.accepted_at_ms) / 1000
+        facts = delivery.facts() | {"status": outcome.status, "reason": outcome.reason}
+        policy = self._target.policy
+        decision = (
+            policy.decide(outcome, delivery.attempt, age_s) if counts else policy.spare(age_s)
+        )
+        match decision:
+            case None:
+                self._counts.attempts_spared += 1
+                self._lanes.withdraw(entry, now)
+                self._log.info("attempt.spared", **facts)
+            case Acknowledge():
+                self._lanes.acknowledge(entry, now)
+            case Retry(delay_s=delay_s):
+                self._lanes.back_off(entry, delay_s, now)
+                self._log.info("attempt.failed", **facts, retry_in_s=round(delay_s, 3))
+            case GiveUp(reason=because):
+                history.given_up_because = because
+                self._lanes.give_up(entry)
+                self._log.warning("event.given_up", **facts, because=because)
+
+    def _tell_of_breaker(self, now: float) -> None:
+        breaker = self._pace.breaker
+        if breaker.state(now) is BreakerState.CLOSED:
+            self._log.info("destination.back", consequence="attempts go on")
+            return
+        probe_in_s = breaker.wake_at() - now
+        self._log.error(
+            "destination.down",
+            consequence="no attempts but probes, none is counted; events wait in order",
+            probe_in_s=None if math.isinf(probe_in_s) else round(probe_in_s, 3),
+        )
+
+    async def bury(self, entry: Entry) -> None:
+        """Publish it to the dead-letter topic, then let its lane go on."""
+        delivery = delivery_of(entry)
+        history = cast(AttemptHistory, entry.context)
+        reason = history.given_up_because
+        try:
+            await self._dead_letters.publish(delivery, history)
+        except BrokerError as error:
+            history.unconfirmed += 1
+            self._counts.dead_letters_unconfirmed += 1
+            delay_s = self._target.policy.backoff.delay_s(history.unconfirmed, lambda _, high: high)
+            self._lanes.keep_condemned(entry, delay_s, self._loop.time())
+            facts = delivery.facts() | {"error": str(error), "retry_in_s": round(delay_s, 3)}
+            self._log.error("dead_letter.unconfirmed", **facts)
+        else:
+            self._counts.dead_letters[reason] += 1
+            self._lanes.acknowledge(entry, self._loop.time())
+            self._log.warning("event.dead_lettered", **delivery.facts(), because=reason)
+        self._shell.step_soon()
+
+
+_OUTCOME_NAMES: Final[dict[type[Outcome], str]] = {
+    Delivered: "delivered",
+    Unavailable: "unavailable",
+    Refused: "refused",
+    Malformed: "malformed",
+    Forbidden: "forbidden",
+    Disabled: "disabled",
+}
+
+
+def delivery_of(entry: Entry) -> Delivery:
+    """The next attempt at the event of an entry that is to be started, or to be buried."""
+    if entry.message is None or entry.lane is None:
+        raise AssertionError("an entry without its message was started")
+    return Delivery(entry.message, entry.lane.partition, entry.attempt)

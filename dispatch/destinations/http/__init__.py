@@ -1,0 +1,1 @@
+"""How a webhook is called: the request, the wire, and what an answer comes to."""

@@ -1,0 +1,1 @@
+"""What remembers deliveries, so that a lost acknowledgement is no second one."""
