@@ -16,19 +16,21 @@ from dispatch.window import Window
 
 @dataclass(frozen=True, slots=True)
 class BreakerOptions:
-    """`failure_share` of the last `outcomes` attempts, of at least `users` users, open it.
+    """`failure_share` of the last `outcomes` attempts, of `users` users, for `after_s` s open it.
 
     What is older than `window_s` seconds does not count. The share is high on purpose: as long as
     some users are served, the others' backoff keeps their failures to themselves, and opening
-    would delay those who are. The first probe comes after `probe_min_s` seconds, each next one
-    after twice as long, up to `probe_max_s`.
+    would delay those who are. And it has to last: many users may fail in the same moment for
+    reasons of their own, and their next attempts go well. The first probe comes after
+    `probe_min_s` seconds, each next one after twice as long, up to `probe_max_s`.
     """
 
     enabled: bool = True
     failure_share: float = 0.9
-    users: int = 10
+    users: int = 20
     outcomes: int = 50
     window_s: float = 10.0
+    after_s: float = 2.0
     probe_min_s: float = 1.0
     probe_max_s: float = 15.0
 
@@ -50,6 +52,7 @@ class Breaker:
         self._delay_s = options.probe_min_s
         self._probe_at = math.inf
         self._probe: object = None
+        self._suspected_since: float | None = None
         self.opened = 0
         self.probes = 0
 
@@ -57,6 +60,11 @@ class Breaker:
     def is_open(self) -> bool:
         """Open or half open."""
         return self._probe_at < math.inf
+
+    @property
+    def is_suspicious(self) -> bool:
+        """Closed, but it will open if this goes on."""
+        return self._suspected_since is not None
 
     def state(self, now: float) -> BreakerState:
         if not self.is_open:
@@ -88,7 +96,7 @@ class Breaker:
     def succeeded(self, attempt: object, now: float) -> None:
         """There was an answer, whatever it said of the event."""
         if not self.is_open:
-            self._window.count(now)
+            self.succeeded_all(1, now)
         elif attempt is self._probe:
             self._close()
 
@@ -96,6 +104,8 @@ class Breaker:
         """The same of many, none of which is a probe."""
         for _ in range(min(count, self.options.outcomes)):
             self._window.count(now)
+        if self.is_suspicious and self._window.share() < self.options.failure_share:
+            self._suspected_since = None
 
     def failed(self, attempt: object, user: Hashable, now: float) -> None:
         """It would have failed for anybody."""
@@ -103,19 +113,23 @@ class Breaker:
             return
         if not self.is_open:
             self._window.count(now, failed_user=user)
-            if self._is_down():
-                self.opened += 1
-                self._open(now)
+            self._suspect(now)
         elif attempt is self._probe:
             self._delay_s = min(self._delay_s * 2, self.options.probe_max_s)
             self._open(now)
 
-    def _is_down(self) -> bool:
-        window = self._window
-        return window.users() >= self.options.users and window.share() >= self.options.failure_share
+    def _suspect(self, now: float) -> None:
+        window, options = self._window, self.options
+        if window.users() < options.users or window.share() < options.failure_share:
+            self._suspected_since = None
+        elif self._suspected_since is None:
+            self._suspected_since = now
+        if self._suspected_since is not None and now - self._suspected_since >= options.after_s:
+            self.opened += 1
+            self._open(now)
 
     def _open(self, now: float) -> None:
-        self._probe = None
+        self._probe = self._suspected_since = None
         self._probe_at = now + self._delay_s
 
     def _close(self) -> None:

@@ -16,7 +16,7 @@ from dispatch.absences import ROUNDING_S, Absences
 from dispatch.commands import Commands, Note
 from dispatch.lane import Entry, Lane, LaneKey, State
 from dispatch.options import LaneOptions
-from dispatch.partition import KNOWN_S, MAX_STEP_S, Lately, Partition, Partitions
+from dispatch.partition import KNOWN_S, MAX_STEP_S, Lately, Partition, Partitions, Waiting
 from dispatch.redelivery import Redelivery
 from dispatch.statistics import Statistics, statistics_of
 from dispatch.tally import Tally
@@ -52,6 +52,7 @@ class Lanes:
             queue.clear()
         partition.withheld.clear()
         partition.meeting.clear()
+        partition.settling.clear()
         partition.known = Lately(KNOWN_S)
         partition.is_connected = True
         partition.is_receiving = self._tally.is_receiving
@@ -147,6 +148,14 @@ class Lanes:
             self._note(entry, entry.count + 1)
         self._wait(entry, delay_s, now)
 
+    def forgive(self, entry: Entry, attempts: int) -> None:
+        """Of its attempts here only so many count after all."""
+        if entry.lane and entry.attempts > attempts and not entry.is_condemned:
+            entry.attempts = attempts
+            # Counted by the broker once more when it comes back from where it waits.
+            self._note(entry, entry.count + (entry.state is State.BACKOFF))
+            self._tally.weigh(entry.lane)
+
     def give_up(self, entry: Entry) -> None:
         """The entry is to be dead-lettered; its lane waits until that is confirmed."""
         entry.is_condemned = True
@@ -171,7 +180,7 @@ class Lanes:
         """Let time pass: everything due by `now` happens."""
         for partition in self.partitions.values():
             partition.step(now, self.options.freeze_s)
-            self._end_meetings(partition, now)
+            self._end_settling(partition, now)
         for timer in self._timers.ring(now):
             self._ring(timer, now)
         for partition in self.partitions.values():
@@ -187,7 +196,7 @@ class Lanes:
     def wake_at(self, now: float) -> float | None:
         """When `advance` is next of use, if nothing else happens."""
         times = [p.next_burst for p in self.partitions.values() if p.owes_redelivery]
-        times += [now + p.meeting[0][0] - p.calm_s for p in self.partitions.values() if p.meeting]
+        times += [now + p.settled_in_s for p in self.partitions.values() if p.is_settling]
         timer_at = self._timers.next_at()
         if timer_at is not None:
             times.append(timer_at)
@@ -230,32 +239,25 @@ class Lanes:
         lane.add(entry)
         self._tally.enter(entry)
         if message.redelivery_count or partition.connected_s < self.options.fresh_s:
-            lane.is_settling = True
-            self._settle(partition, lane, partition.calm_s + self.options.settle_s, now)
-            self._tally.weigh(lane)
+            self._settle(partition.settling, lane, partition.calm_s + self.options.settle_s)
         elif self.options.meet_s and key not in partition.known:
-            lane.is_settling = True
-            partition.meeting.append((partition.calm_s + self.options.meet_s, lane))
-            self._tally.weigh(lane)
+            self._settle(partition.meeting, lane, partition.calm_s + self.options.meet_s)
         else:
             self._reconsider(partition, lane, now)
 
-    def _settle(self, partition: Partition, lane: Lane, until: float, now: float) -> None:
+    def _settle(self, waiting: Waiting, lane: Lane, until: float) -> None:
         """An earlier event may still be on its way: let the lane wait while that is looked for."""
-        remaining_s = until - partition.calm_s
-        if remaining_s > ROUNDING_S:
-            self._timers.set(now + remaining_s, Due.SETTLE, lane, token=until)
-        else:
-            lane.is_settling = False
-            self._reconsider(partition, lane, now)
+        lane.is_settling = True
+        waiting.append((until, lane))
+        self._tally.weigh(lane)
 
-    def _end_meetings(self, partition: Partition, now: float) -> None:
-        meeting = partition.meeting
-        while meeting and meeting[0][0] - partition.calm_s <= ROUNDING_S:
-            _, lane = meeting.popleft()
-            if lane.is_settling and partition.lanes.get(lane.key) is lane:
-                lane.is_settling = False
-                self._reconsider(partition, lane, now)
+    def _end_settling(self, partition: Partition, now: float) -> None:
+        for waiting in (partition.settling, partition.meeting):
+            while waiting and waiting[0][0] - partition.calm_s <= ROUNDING_S:
+                _, lane = waiting.popleft()
+                if partition.lanes.get(lane.key) is lane:
+                    lane.is_settling = False
+                    self._reconsider(partition, lane, now)
 
     def _queue_up(self, partition: Partition, lane: Lane, message: Received, now: float) -> None:
         entry = Entry(lane, message, message.position)
@@ -334,9 +336,7 @@ class Lanes:
         # The key may have a new lane by now, which this timer must not touch.
         if partition.lanes.get(lane.key) is not lane:
             return
-        if timer.due is Due.SETTLE:
-            self._settle(partition, lane, timer.token, now)
-        elif timer.due is Due.BACKOFF and entry:
+        if timer.due is Due.BACKOFF and entry:
             self._end_backoff(partition, entry, timer.token, now)
         elif timer.due is Due.AWAIT and entry:
             self._absences.lose_patience(partition, lane, entry, timer.token, now)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Final, NamedTuple
 
 from dispatch.breaker import Breaker, BreakerOptions, BreakerState
@@ -37,6 +38,15 @@ class PaceOptions:
     concurrency: int = 64
     rate_limit: float | None = None
     breaker: BreakerOptions = field(default_factory=BreakerOptions)
+
+
+class Cost(Enum):
+    """What a failure takes from an event's attempts."""
+
+    AN_ATTEMPT = auto()
+    PERHAPS = auto()
+    """It is taken back if it turns out that the destination is down."""
+    NOTHING = auto()
 
 
 class PaceFigures(NamedTuple):
@@ -117,8 +127,8 @@ class Pace:
 
     def ended(
         self, attempt: object, user: Hashable, outcome: Outcome, began: float, now: float
-    ) -> bool:
-        """Learn from an outcome; False if it is the destination's fault and costs no attempt."""
+    ) -> Cost:
+        """Learn from an outcome, and say what it costs the event."""
         match outcome:
             case Delivered():
                 self._served.put(user, None)
@@ -136,22 +146,24 @@ class Pace:
                 self.breaker.withdrawn(attempt)
             case Disabled():
                 self.breaker.withdrawn(attempt)
-                return False
+                return Cost.NOTHING
             case _:
                 self.breaker.succeeded(attempt, now)
-        return True
+        return Cost.AN_ATTEMPT
 
-    def _failed(self, attempt: object, user: Hashable, outcome: Unavailable, now: float) -> bool:
-        """Whether it counts."""
+    def _failed(self, attempt: object, user: Hashable, outcome: Unavailable, now: float) -> Cost:
         breaker = self.breaker
         if not (outcome.is_down or outcome.may_be_down):
             breaker.succeeded(attempt, now)
-            return True
+            return Cost.AN_ATTEMPT
         # Of a user that was never served it may be the user's own failure, time and again: only
         # one that was, and is not any more, tells of the destination.
-        if outcome.is_down or breaker.is_open or user in self._served:
+        tells = outcome.is_down or breaker.is_open or user in self._served
+        if tells:
             breaker.failed(attempt, user, now)
-        return not breaker.is_open
+        if breaker.is_open:
+            return Cost.NOTHING
+        return Cost.PERHAPS if tells or breaker.is_suspicious else Cost.AN_ATTEMPT
 
     def delivered(self, count: int, now: float) -> None:
         """So many attempts went well, while the breaker was closed."""

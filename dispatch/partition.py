@@ -6,7 +6,7 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from dispatch.commands import Note
 from dispatch.lane import Entry, Lane, LaneKey
@@ -61,6 +61,9 @@ class Lately(Generic[_K, _V]):
             self._turned_at = now
 
 
+#: Lanes, each with the time at which it need not wait any longer.
+Waiting: TypeAlias = deque[tuple[float, Lane]]
+
 #: For so long, at least, a user of whom something was finished here is known to be ours.
 KNOWN_S: Final = 5.0
 
@@ -99,9 +102,11 @@ class Partition:
     known: Lately[LaneKey, None] = field(default_factory=lambda: Lately(KNOWN_S))
     #: What other workers told of events that they gave back.
     notes: Lately[Position, Note] = field(default_factory=Lately)
-    #: Lanes that wait for what a dead worker may have held, in the order in which that ends on the
-    #: clock `calm_s`. Nearly every lane may be one of them, and a timer would cost more.
-    meeting: deque[tuple[float, Lane]] = field(default_factory=deque)
+    #: Lanes that wait for a predecessor that may be on its way, in the order in which that ends on
+    #: the clock `calm_s`. Nearly every lane may be one of them, and timers would cost more.
+    settling: Waiting = field(default_factory=deque)
+    #: The same for what a dead worker may have held.
+    meeting: Waiting = field(default_factory=deque)
     #: Lanes whose turn came while no attempt could start.
     withheld: list[Lane] = field(default_factory=list)
     #: Heads whose backoff is over.
@@ -150,6 +155,16 @@ class Partition:
         waiting = (lane for lane in self.lanes.values() if not lane.is_given_back)
         oldest = next(waiting, None)
         return now - oldest.head_since if oldest else 0.0
+
+    @property
+    def is_settling(self) -> bool:
+        """Whether a lane waits for a predecessor."""
+        return bool(self.settling or self.meeting)
+
+    @property
+    def settled_in_s(self) -> float:
+        """When the first of those that wait for a predecessor need not any longer."""
+        return min(queue[0][0] for queue in (self.settling, self.meeting) if queue) - self.calm_s
 
     @property
     def connected_s(self) -> float:

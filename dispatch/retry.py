@@ -6,19 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
-from typing import TypeAlias, assert_never
+from typing import Final, TypeAlias, assert_never
 
 from tenacity import RetryCallState, Retrying, wait_exponential
 
 from dispatch.outcome import (
     Delivered,
     Disabled,
+    Failure,
     Forbidden,
     Malformed,
     Outcome,
     Refused,
     Unavailable,
 )
+
+#: Seconds between two attempts at least, while it is not clear whether a destination is down.
+LEAST_WHILE_UNCLEAR_S: Final = 0.5
 
 
 class Reason(StrEnum):
@@ -117,11 +121,20 @@ class RetryPolicy:
             return GiveUp(Reason.MAX_ATTEMPTS)
         if age_s >= self.max_age_s:
             return GiveUp(Reason.MAX_AGE)
+        return Retry(self._delay_s(attempt, wish_s))
+
+    def _delay_s(self, attempt: int, wish_s: float | None) -> float:
         delay_s = self.backoff.delay_s(attempt, self._rng.uniform)
-        if wish_s is not None:
-            # Never sooner than asked, never later than the longest backoff.
-            delay_s = max(delay_s, min(wish_s, self.backoff.max_s))
-        return Retry(delay_s)
+        if wish_s is None:
+            return delay_s
+        # Never sooner than asked, never later than the longest backoff.
+        return max(delay_s, min(wish_s, self.backoff.max_s))
+
+    def put_off(self, outcome: Failure, attempt: int, age_s: float) -> Decision:
+        """The same for a failure that may be taken back: never the last one, and not too many."""
+        wish_s = outcome.retry_after_s if isinstance(outcome, Unavailable) else None
+        delay_s = max(self._delay_s(attempt, wish_s), LEAST_WHILE_UNCLEAR_S)
+        return self.spare(age_s) or Retry(delay_s)
 
     def spare(self, age_s: float) -> GiveUp | None:
         """What to do about an attempt that failed for what would have failed anybody's.

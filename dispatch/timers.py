@@ -16,11 +16,9 @@ class Due(IntEnum):
 
     BACKOFF = 0
     """The head's delay is over."""
-    SETTLE = 1
-    """A predecessor would be here by now."""
-    AWAIT = 2
+    AWAIT = 1
     """The head should be back by now."""
-    FORGET = 3
+    FORGET = 2
     """Nothing will come any more for a lane that was given back."""
 
 

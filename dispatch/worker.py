@@ -192,6 +192,7 @@ class Worker:
         self._connections.check()
         self._lanes.advance(now)
         self._connections.ask()
+        self._attempts.end_overdue(now)
         if not self._is_draining:
             self._attempts.start(now)
         self._obey()

@@ -143,11 +143,12 @@ class BreakerSettings(Section):
 
     enabled: bool = Field(default=True, description="Whether attempts stop while everything fails.")
     failure_share: float = Field(
-        0.9, gt=0, le=1, description="Share of the window's attempts that fail, 0 to 1."
+        0.9, gt=0, le=1, description="Share of the last attempts that fail, 0 to 1."
     )
-    users: Count = Field(10, description="Users whose attempts failed in the window, at least.")
+    users: Count = Field(20, description="Users whose attempts failed among them, at least.")
     outcomes: Count = Field(50, description="So many of the last attempts are looked at.")
     window_s: Seconds = Field(10.0, description="None of those longer ago, in seconds.")
+    after_s: Seconds = Field(2.0, description="Seconds for which that has to last.")
     probe_min_s: Seconds = Field(1.0, description="Seconds before the first probe.")
     probe_max_s: Seconds = Field(15.0, description="Seconds between two probes at most.")
 

@@ -76,7 +76,9 @@ def to_message(event: Event) -> OutgoingMessage:
     return OutgoingMessage(event.user, event.payload, properties, event.accepted_at_ms)
 
 
-_ATTRIBUTES = frozenset({"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time"})
+_ATTRIBUTES = frozenset(
+    {"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "content-type"}
+)
 
 
 def from_message(message: Received, partition: int) -> Event:
@@ -86,16 +88,14 @@ def from_message(message: Received, partition: int) -> Event:
     one: constant over redeliveries. A message without a key keeps an empty user.
     """
     properties = message.properties()
-    ledger, entry, index = message.position
-    place = f"{ledger}:{entry}:{partition}" + (f":{index}" if index >= 0 else "")
     accepted_at_ms = message.event_time_ms or message.publish_time_ms
     extensions = {
         name.removeprefix("ce_"): value
         for name, value in properties.items()
-        if name in TRACE_PROPERTIES or (name.startswith("ce_") and name not in _ATTRIBUTES)
+        if name not in _ATTRIBUTES and (name.startswith("ce_") or name in TRACE_PROPERTIES)
     }
     return Event(
-        id=properties.get("ce_id") or place,
+        id=properties.get("ce_id") or _place(message, partition),
         user=message.key,
         payload=message.value(),
         type=properties.get("ce_type") or DEFAULT_TYPE,
@@ -105,3 +105,8 @@ def from_message(message: Received, partition: int) -> Event:
         accepted_at_ms=accepted_at_ms,
         extensions=extensions,
     )
+
+
+def _place(message: Received, partition: int) -> str:
+    ledger, entry, index = message.position
+    return f"{ledger}:{entry}:{partition}" + (f":{index}" if index >= 0 else "")

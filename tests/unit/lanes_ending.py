@@ -17,6 +17,7 @@ GENERATION_S = 61.0
 def drain(world: World) -> None:
     """From now on everything succeeds, and all of it is done before long."""
     world.overtaking.clear()
+    world.catch_up()
     for worker in world.workers:
         worker.recover_soon(world.now)
     if all(worker.is_dead or worker.is_draining for worker in world.workers):

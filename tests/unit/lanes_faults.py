@@ -8,10 +8,19 @@ from collections.abc import Sequence
 from tests.unit.lanes_world import World
 
 
-def crash(world: World, which: int, *, seen_in_s: float, goes_on: Sequence[bool]) -> None:
+def crash(
+    world: World,
+    which: int,
+    *,
+    seen_in_s: float,
+    goes_on: Sequence[bool],
+    is_overtaken: bool = False,
+) -> None:
     """A process dies; the broker sees that at once, or takes a machine for alive for a while.
 
-    The destination is left with its attempts: each ends a second later, taken or not.
+    The destination is left with its attempts: each ends a second later, taken or not. With
+    `is_overtaken` whatever else the broker sends goes out before what it held, until
+    `World.catch_up`.
     """
     worker = world.pick(which)
     if worker is None:
@@ -31,7 +40,9 @@ def crash(world: World, which: int, *, seen_in_s: float, goes_on: Sequence[bool]
     if seen_in_s or worker.is_cut:
         worker.lost_at = min(worker.lost_at, world.now + max(seen_in_s, 30.0))
     else:
+        world.subscription.is_slow = is_overtaken
         worker.is_let_go()
+        world.subscription.is_slow = False
     world.follow(worker)
     world.settle()
 

@@ -37,6 +37,8 @@ class Attempt:
     position: Position
     user: str
     is_orphaned: bool = False
+    #: How often it was sent to the dead-letter topic.
+    burials: int = 0
 
 
 Clock: TypeAlias = Callable[[], float]
@@ -64,6 +66,8 @@ class Judge:
         self.forgotten: Counter[Position] = Counter()
         self.under_way: dict[str, list[Attempt]] = {}
         self._finished_by: dict[tuple[int, Position], float] = {}
+        #: Who gave it up, as long as the broker has sent it to nobody else since.
+        self._given_up_by: dict[Position, int] = {}
         #: No key can move.
         self.is_alone = True
         #: Workers left, so that keys can come back to where they were.
@@ -96,11 +100,35 @@ class Judge:
             if not is_excused or other.process == attempt.process:
                 self.breaks(f"{what} while {other.worker} is at {other.position}")
             self.overlaps += 1
-        due_at, forgotten = self._due.get(position, (0.0, 0))
-        if self._clock() < due_at - ROUNDING_S and forgotten == self.forgotten[position]:
-            self.breaks(f"{what} before {due_at - 1000:.3f} s")
+        self._check_policy(attempt, what)
+        self._check_number(attempt, what)
         self.attempts[position] += 1
         self.under_way[user].append(attempt)
+
+    def _check_policy(self, attempt: Attempt, what: str) -> None:
+        """Not before its delay is over, and never when it was given up."""
+        due_at, forgotten = self._due.get(attempt.position, (0.0, 0))
+        if self._clock() < due_at - ROUNDING_S and forgotten == self.forgotten[attempt.position]:
+            self.breaks(f"{what} before {due_at - 1000:.3f} s")
+        if self._given_up_by.get(attempt.position) == attempt.process:
+            self.breaks(f"{what}, which it has given up itself")
+
+    def _check_number(self, attempt: Attempt, what: str) -> None:
+        """As many attempts as were made, but for what was forgotten or given back in vain."""
+        position, number = attempt.position, attempt.entry.attempt
+        real = self.attempts[position] + 1
+        most = real + self._untold(position)
+        # A worker that has finished something of the user may take what comes next for new.
+        least = 1 if self.is_left or self.is_disturbed else real
+        if not least <= number <= most:
+            self.breaks(f"{what} as attempt {number}, not {least} to {most}")
+
+    def _untold(self, position: Position) -> int:
+        """How many redeliveries, at most, may be taken for attempts that were none."""
+        if self.pages or self.is_left or self.is_disturbed:
+            # What looks like the redelivery of an attempt may be another one, where it got lost.
+            return self.vain[position] + self.forgotten[position]
+        return 0
 
     def _repeat(self, attempt: Attempt, what: str) -> None:
         """Of an event that is finished: the broker holds nobody back for it."""
@@ -139,6 +167,22 @@ class Judge:
             # Its acknowledgement lets the user go on, whoever was given the event meanwhile.
             self.orphan(a for a in self.under_way[attempt.user] if a.position == attempt.position)
 
+    def give_up(self, attempt: Attempt) -> None:
+        """Its worker attempts it no more, whatever becomes of its way to the dead letters."""
+        self._given_up_by[attempt.position] = attempt.process
+
+    def send(self, process: int, position: Position) -> None:
+        """The broker sends it to this worker, which decides on it from now on."""
+        if self._given_up_by.get(position, process) != process:
+            del self._given_up_by[position]
+
+    def bury(self, attempt: Attempt, *, is_others: bool) -> None:
+        """It is sent to the dead-letter topic; again only as long as it is its worker's."""
+        attempt.burials += 1
+        if is_others and attempt.burials > 1 and attempt.position not in self.finished:
+            what = f"{attempt.worker} dead-letters {attempt.position} again"
+            self.breaks(f"{what}, which is not its own any more")
+
     def forget_counts(self) -> None:
         """The broker counts redeliveries from 0 again."""
         for positions in self.users.values():
@@ -175,8 +219,7 @@ class Judge:
         position, real = attempt.position, self.attempts[attempt.position]
         most = self.max_attempts * (1 + self.forgotten[position])
         least = self.max_attempts
-        if self.pages or self.is_left or self.is_disturbed:
-            least = max(1, least - self.vain[position])
+        least = max(1, least - self._untold(position))
         if not least <= real <= most:
             self.breaks(f"{position} is given up after {real} attempts, not {least} to {most}")
 

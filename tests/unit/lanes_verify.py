@@ -84,8 +84,7 @@ def _verify_waiting(lanes: Lanes, partition: Partition) -> None:
     timers = lanes._timers._heap
     delays = {(id(t.entry), t.token) for t in timers if t.due is Due.BACKOFF}
     patiences = {(id(t.entry), t.token) for t in timers if t.due is Due.AWAIT}
-    settling = {id(t.lane) for t in timers if t.due is Due.SETTLE}
-    settling |= {id(lane) for _, lane in partition.meeting}
+    settling = {id(lane) for _, lane in (*partition.settling, *partition.meeting)}
     forgetting = {id(t.lane) for t in timers if t.due is Due.FORGET}
     due = _due_heads(partition)
     for lane in partition.lanes.values():
@@ -141,7 +140,7 @@ def verify_nothing_is_left(lanes: Lanes) -> None:
         assert not partition.withheld
         for queue in (partition.due_heads, partition.due_pages, partition.due_tails):
             assert not queue
-        for lately in (partition.finished, partition.served):
+        for lately in (partition.finished, partition.served, partition.known, partition.notes):
             assert not lately._current
             assert not lately._previous
     assert lanes._timers.next_at() is None

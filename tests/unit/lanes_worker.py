@@ -9,18 +9,17 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-
-from typing_extensions import override
+from dataclasses import replace
 
 from dispatch.commands import Note
 from dispatch.lane import Entry, State
 from dispatch.lanes import Lanes
-from dispatch.options import LaneOptions
+from dispatch.partition import MAX_STEP_S
 from keylane.broker import Position, Received
 from keylane.keyshared import KeySharedSubscription
 from keylane.partitionlog import MemoryMessage
 from tests.unit.lanes_judge import Attempt, Judge
+from tests.unit.lanes_setting import Setting
 from tests.unit.lanes_verify import verify
 
 PARTITION = 0
@@ -30,49 +29,11 @@ ANSWER_S = 0.03
 STEP_S = 0.9
 #: The longest that messages lie at the client though the gate is open.
 LAG_S = 0.05
+#: What was to be given back has gone by then with the next burst, if bursts are large.
+BURST_S = 0.5
+LARGE_BURST = 500
 #: An event loop takes that long to come round.
 LOOP_S = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class Gated(LaneOptions):
-    """Options whose gate can be small beside the concurrency."""
-
-    gate: int = 48
-    #: Fewer than a worker asks for, so that schedules reach what comes after them.
-    proofs: int = 2
-    #: What this is for is left out: what overtakes at a worker that does not know the user.
-    meet_s: float = 0.0
-
-    @property
-    @override
-    def gate_events(self) -> int:
-        return self.gate
-
-    @property
-    def pages(self) -> bool:
-        """Whether events wait without their payloads at all."""
-        return self.lane_payload_events < 100 or self.payload_budget_bytes < 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What stays the same through a schedule."""
-
-    options: Gated = field(default_factory=lambda: Gated(concurrency=3))
-    max_attempts: int = 3
-    #: Messages that a client fetches ahead. It asks for more when half of them are taken.
-    queue: int = 50
-    #: How long the client keeps acknowledgements to itself.
-    ack_delay_s: float = 0.0
-    #: The same of negative ones: 0.1 s and more.
-    nack_delay_s: float = 0.134
-    #: Whether workers take what comes as soon as it does, or when they are told to; but never later
-    #: than after `LAG_S`.
-    is_eager: bool = True
-    #: Positions that are given back in one go.
-    burst: int = 500
-    users: tuple[str, ...] = ("Ada", "Bob", "Cy")
 
 
 class Worker:
@@ -99,6 +60,8 @@ class Worker:
         self.is_connected = self.is_member = False
         self.is_cut = self.is_frozen = self.is_dead = self.is_draining = False
         self.is_open = True
+        #: For how long its gate has been closed, as far as it lives.
+        self._closed_s = 0.0
         self.steps_first = False
         #: When the broker lets go of it, when it notices, and when that is over.
         self.lost_at = self.notices_at = self.connects_at = math.inf
@@ -197,7 +160,9 @@ class Worker:
             # The gate may close before the predecessor comes, and the worker waits no longer.
             return False
         received_s = self.lanes.partitions[PARTITION].received_s
-        return received_s - self._connected_from_s < self.lanes.options.fresh_s - 2 * LAG_S
+        # That clock may be a step behind.
+        margin_s = MAX_STEP_S + 2 * LAG_S
+        return received_s - self._connected_from_s < options.fresh_s - margin_s
 
     @property
     def has_lanes(self) -> bool:
@@ -258,6 +223,9 @@ class Worker:
         """Everything but the attempts themselves: those begin a moment later."""
         self.is_touched = True
         lanes = self.lanes
+        self._closed_s = (
+            0.0 if self.is_open else self._closed_s + min(now - self.stepped_at, MAX_STEP_S)
+        )
         lanes.advance(now)
         self._ask(now)
         if not self.is_draining:
@@ -304,7 +272,7 @@ class Worker:
     def _obey(self, now: float) -> None:
         commands = self.lanes.take_commands()
         for entry in commands.dead_letter:
-            self.burying.append(self.condemned[entry])
+            self._bury(self.condemned[entry])
         for messages in commands.acknowledge.values():
             for message in messages:
                 handle = self._handles.get(message.position)
@@ -314,10 +282,27 @@ class Worker:
                 else:
                     self._judge.unknown.add(message.position)
         for positions in commands.negative_acknowledge.values():
+            self._check_retries(positions)
             if self.is_connected:
                 self._nacks.append((now + self._setting.nack_delay_s, positions))
         if self.can_reach:
             self.notes += [note for _, note in commands.notes]
+
+    def _check_retries(self, positions: list[Position]) -> None:
+        """What can't come back is not given back: it is tried again from here."""
+        if self._closed_s <= BURST_S or self._setting.burst < LARGE_BURST:
+            return
+        for position in positions:
+            lane = self.lanes.partitions[PARTITION].lanes.get(self._user_of(position))
+            if lane and lane.head.position == position and lane.head.attempts:
+                what = f"{self.name} gives back {position}"
+                self._judge.breaks(f"{what}, but has received nothing for {self._closed_s:.3f} s")
+
+    def _bury(self, attempt: Attempt) -> None:
+        is_sure = self.is_member and self.is_connected
+        is_pending = attempt.position in self._subscription.pending().get(self.name, ())
+        self._judge.bury(attempt, is_others=is_sure and not is_pending)
+        self.burying.append(attempt)
 
     def send(self, now: float, *, everything: bool = False) -> bool:
         """What its client's threads do; True if something was negatively acknowledged."""

@@ -11,16 +11,19 @@ from collections.abc import Callable
 
 from dispatch.commands import Note
 from keylane.broker import OutgoingMessage, Position
-from keylane.keyshared import KeySharedSubscription
 from keylane.partitionlog import PartitionLog
 from tests.unit.lanes_judge import Attempt, Judge
+from tests.unit.lanes_setting import Setting
+from tests.unit.lanes_subscription import SlowSubscription
 from tests.unit.lanes_verify import verify
-from tests.unit.lanes_worker import PARTITION, Setting, Worker
+from tests.unit.lanes_worker import PARTITION, Worker
 
 __all__ = ["Setting", "World", "verify"]
 
 #: Workers are named again as those before them were, as it is where they are restarted.
 NAMES = tuple(f"worker-{number}" for number in range(1, 10))
+#: Few, so that a worker that joins takes more from some than from others.
+RING_POINTS = 12
 #: How long a worker's word takes to the others.
 NOTE_S = 0.02
 
@@ -36,7 +39,7 @@ class World:
         self.setting = setting or Setting()
         self.now = 1000.0
         self.log = PartitionLog()
-        self.subscription = KeySharedSubscription(self.log, ring_points=12)
+        self.subscription = SlowSubscription(self.log, ring_points=RING_POINTS)
         self.judge = Judge(
             lambda: self.now, self.setting.max_attempts, pages=self.setting.options.pages
         )
@@ -91,6 +94,12 @@ class World:
             self.say(f"{worker.name} is to leave")
             self.turn(worker)
 
+    def catch_up(self, events: int | None = None) -> None:
+        """What a worker held that is gone is sent again at last, or so many events of it."""
+        self.say("the broker catches up")
+        self.subscription.catch_up(events)
+        self.settle()
+
     # What destinations do
 
     def finish(self, which: int, outcome: str, place: int = 0, delay_s: float = 1.0) -> None:
@@ -112,6 +121,7 @@ class World:
         elif outcome == "refused" or entry.attempt >= self.setting.max_attempts:
             if outcome != "refused":
                 self.judge.exhaust(attempt)
+            self.judge.give_up(attempt)
             worker.condemned[entry] = attempt
             worker.lanes.give_up(entry)
         else:
@@ -271,6 +281,7 @@ class World:
         if sent:
             members = {w.name: w for w in self.workers if w.is_member}
             for name, message in sent:
+                self.judge.send(members[name].number, message.position)
                 members[name].take_in(message)
         if self.setting.is_eager:
             for worker in list(self.workers):

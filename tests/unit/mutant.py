@@ -1,4 +1,4 @@
-"""A deliberate breakage of the lanes, and how the schedules are set on it: on a mutated copy."""
+"""A deliberate breakage of the lanes, and how it is looked for: on a mutated copy."""
 
 from __future__ import annotations
 
@@ -12,19 +12,16 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
-#: What the schedules and the tests of single rules need of the project.
+#: What the schedules and scenarios need of the project.
 COPIED: Final = (
     "keylane",
     "dispatch",
     "pyproject.toml",
     "tests/unit/schedules.py",
     "tests/unit/lanes_*.py",
-    "tests/unit/test_lanes.py",
-    "tests/unit/test_lanes_meetings.py",
-    "tests/unit/test_lane_*.py",
 )
 SCHEDULES: Final = ("tests.unit.schedules", "--hangs", "--schedules")
-RULES: Final = ("pytest", "-qx", "-p", "no:cacheprovider", "tests/unit")
+SCENARIOS: Final = "tests.unit.lanes_scenarios"
 #: Every mutant is found among the first so many.
 SEEDS: Final = 4_000
 
@@ -37,36 +34,34 @@ class Mutant:
     file: str
     old: str
     new: str
-    #: Found by the tests of single rules: the schedules meet it too seldom.
-    is_rare: bool = False
-    #: Where the search begins. It saves time to know a seed that finds it.
+    #: Where the schedules begin. It saves time to know a seed that finds it.
     first: int = 0
+    #: The scenario that finds it, if the schedules meet it too seldom.
+    scenario: str = ""
 
 
-def in_lanes(name: str, old: str, new: str, *, is_rare: bool = False, first: int = 0) -> Mutant:
-    return Mutant(name, "dispatch/lanes.py", old, new, is_rare, first)
+def in_lanes(name: str, old: str, new: str, *, first: int = 0, scenario: str = "") -> Mutant:
+    return Mutant(name, "dispatch/lanes.py", old, new, first, scenario)
 
 
-def in_absences(name: str, old: str, new: str, *, is_rare: bool = False, first: int = 0) -> Mutant:
-    return Mutant(name, "dispatch/absences.py", old, new, is_rare, first)
+def in_absences(name: str, old: str, new: str, *, first: int = 0, scenario: str = "") -> Mutant:
+    return Mutant(name, "dispatch/absences.py", old, new, first, scenario)
 
 
-def in_redelivery(
-    name: str, old: str, new: str, *, is_rare: bool = False, first: int = 0
-) -> Mutant:
-    return Mutant(name, "dispatch/redelivery.py", old, new, is_rare, first)
+def in_redelivery(name: str, old: str, new: str, *, first: int = 0, scenario: str = "") -> Mutant:
+    return Mutant(name, "dispatch/redelivery.py", old, new, first, scenario)
 
 
-def in_partition(name: str, old: str, new: str, *, is_rare: bool = False, first: int = 0) -> Mutant:
-    return Mutant(name, "dispatch/partition.py", old, new, is_rare, first)
+def in_partition(name: str, old: str, new: str, *, first: int = 0, scenario: str = "") -> Mutant:
+    return Mutant(name, "dispatch/partition.py", old, new, first, scenario)
 
 
-def in_tally(name: str, old: str, new: str, *, is_rare: bool = False, first: int = 0) -> Mutant:
-    return Mutant(name, "dispatch/tally.py", old, new, is_rare, first)
+def in_tally(name: str, old: str, new: str, *, first: int = 0, scenario: str = "") -> Mutant:
+    return Mutant(name, "dispatch/tally.py", old, new, first, scenario)
 
 
 def prepare(mutant: Mutant | None, into: Path) -> None:
-    """Copy what the schedules need, and break it."""
+    """Copy what is needed, and break it."""
     for source in (path for pattern in COPIED for path in ROOT.glob(pattern)):
         target = into / source.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -86,14 +81,12 @@ def outcome_of(mutant: Mutant | None, seeds: int = SEEDS) -> str:
         command = [sys.executable, "-m", *SCHEDULES, str(seeds)]
         if mutant:
             command += ["--first", str(mutant.first)]
-        if mutant and mutant.is_rare:
-            command = [sys.executable, "-m", *RULES]
+        if mutant and mutant.scenario:
+            command = [sys.executable, "-m", SCENARIOS, mutant.scenario]
         environment = os.environ | {"PYTHONPATH": directory, "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(
             command, cwd=directory, env=environment, capture_output=True, text=True, check=False
         )
     if done.returncode not in (0, 1):
         raise RuntimeError(f"nothing ran: {done.stdout}{done.stderr}")
-    if mutant and mutant.is_rare:
-        return done.stdout.strip().rpartition("\n")[2] if done.returncode else ""
     return done.stdout.partition("\n")[0]

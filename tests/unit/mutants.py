@@ -1,4 +1,4 @@
-"""Deliberate breakages of the lanes' rules, each found by the schedules or by a rule's own test.
+"""Deliberate breakages of the lanes' rules, each found by the schedules or by a scenario.
 
 `python -m tests.unit.mutants` tries them all and says how each is found.
 """

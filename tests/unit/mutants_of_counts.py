@@ -18,7 +18,7 @@ MUTANTS: Final = (
         "a note of another worker is not heard",
         "        if note := self.notes.get(message.position):\n",
         "        if (note := self.notes.get(message.position)) and False:\n",
-        is_rare=True,
+        scenario="a_third_owner_is_told_what_was_never_attempted",
     ),
     in_lanes(
         "what was given back without an attempt counts as one",
@@ -40,14 +40,14 @@ MUTANTS: Final = (
         "what comes behind a finished event is taken for attempted",
         "        return 0 if key in self.served else message.redelivery_count\n",
         "        return message.redelivery_count\n",
-        is_rare=True,
+        scenario="the_rest_comes_when_its_predecessor_is_finished",
     ),
     in_lanes(
         "a predecessor that comes late is taken for new",
         "            entry.attempts_elsewhere = partition.attempts_before(lane.key, message)\n"
         "            head.attempts_elsewhere = 0\n",
         "            pass\n",
-        is_rare=True,
+        scenario="an_attempted_event_is_overtaken_at_a_new_worker",
     ),
     # The receive gate.
     in_tally(
@@ -80,7 +80,7 @@ MUTANTS: Final = (
         "what was tried again from memory is given back later",
         "            entry.stays = True\n",
         "",
-        is_rare=True,
+        scenario="a_head_is_tried_again_behind_a_closed_gate_before_its_user_moves",
     ),
     # Pages.
     in_lanes(
@@ -139,12 +139,12 @@ MUTANTS: Final = (
         "            self.commands.acknowledge.setdefault(entry.lane.partition, [])"
         ".append(entry.message)\n",
     ),
-    # Rare enough to be left to the tests of single rules.
+    # Each needs a meeting of its own.
     in_lanes(
         "a redelivered event starts at once",
         "        if message.redelivery_count or partition.connected_s < self.options.fresh_s:\n",
         "        if partition.connected_s < self.options.fresh_s:\n",
-        is_rare=True,
+        scenario="what_is_read_again_overtakes_what_a_dead_worker_held",
     ),
     in_absences(
         "a rounding error keeps a timer ringing",
@@ -152,32 +152,32 @@ MUTANTS: Final = (
         "            self._timers.set(now + remaining_s, Due.AWAIT, lane, entry, until)\n",
         "        if remaining_s > 0:\n"
         "            self._timers.set(now + remaining_s, Due.AWAIT, lane, entry, until)\n",
-        is_rare=True,
+        scenario="heads_stay_away_while_the_clock_gets_coarser",
     ),
     in_lanes(
         "a head is given back though the gate is closed",
         "        return entry.stays or entry.lane in self._tally.full"
         " or not self._tally.is_receiving\n",
         "        return entry.stays or entry.lane in self._tally.full\n",
-        is_rare=True,
+        first=79,
     ),
     in_lanes(
         "a running attempt that is counted anew keeps its weight",
         "            self._tally.weigh(lane)\n            return\n        self._tally.move(",
         "            return\n        self._tally.move(",
-        is_rare=True,
+        scenario="another_worker_fails_what_is_still_attempted_here",
     ),
     in_tally(
         "what is condemned is attempted again after a lost connection",
         "        if not is_running and not head.is_condemned:\n",
         "        if not is_running:\n",
-        is_rare=True,
+        scenario="what_is_condemned_comes_again_with_a_new_connection",
     ),
     in_lanes(
         "what is condemned and is another worker's is dead-lettered all the same",
         "        if not entry.is_stray:\n            self._dead_letter(entry)\n",
         "        if True:\n            self._dead_letter(entry)\n",
-        is_rare=True,
+        scenario="what_is_condemned_is_given_to_another_worker",
     ),
     # A forgotten lane's timers.
     in_lanes(

@@ -90,7 +90,7 @@ MUTANTS: Final = (
         "what was given back in an earlier episode proves its predecessors done",
         "        if entry.given_back_in != lane.episode:\n",
         "        if False:\n",
-        is_rare=True,
+        scenario="a_tail_comes_back_when_its_head_has_gone_away_again",
     ),
     in_absences(
         "an event that came back alone waits for its predecessors for ever",
@@ -109,13 +109,13 @@ MUTANTS: Final = (
         "what was given back before an unknown predecessor proves that it is done",
         "        if lane.entries[-1] is entry:\n",
         "        if True:\n",
-        is_rare=True,
+        scenario="an_unknown_predecessor_comes_between_two_proofs",
     ),
     in_absences(
         "one proof is enough",
         "        elif lane.proofs < self.options.proofs:\n",
         "        elif False:\n",
-        is_rare=True,
+        scenario="an_event_comes_back_before_what_a_dead_worker_held",
     ),
     in_redelivery(
         "a second proof is asked for out of order",
@@ -187,26 +187,26 @@ MUTANTS: Final = (
     ),
     in_lanes(
         "an earlier event does not take its place while its lane settles",
-        "        else:\n            lane.is_settling = False\n",
-        "        else:\n",
+        "                    lane.is_settling = False\n",
+        "",
     ),
     in_partition(
         "a process that stood still has waited for predecessors",
         "            self.calm_s += min(passed_s, CALM_STEP_S)\n",
         "            self.calm_s += passed_s\n",
-        is_rare=True,
+        scenario="a_process_stands_still_when_a_new_event_has_overtaken",
     ),
     in_lanes(
         "a new event of a user not seen lately starts at once",
         "        elif self.options.meet_s and key not in partition.known:\n",
         "        elif False:\n",
-        is_rare=True,
+        scenario="a_new_event_overtakes_what_a_dead_worker_held",
     ),
     in_partition(
         "a user is known for ever",
         "        self.known.forget_older(now)\n",
         "",
-        is_rare=True,
+        scenario="a_new_event_overtakes_at_a_worker_that_knew_the_user",
     ),
     # Duplicates of an event in hand, and of one finished lately.
     in_lanes(

@@ -22,7 +22,7 @@ from typing import Final, TypeAlias
 
 from tests.unit import lanes_faults
 from tests.unit.lanes_ending import check_silence, drain
-from tests.unit.lanes_worker import Gated, Setting
+from tests.unit.lanes_setting import Gated, Setting
 from tests.unit.lanes_world import World
 
 USERS = ("Ada", "Bob", "Cy", "Dot", "Eve")

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from dispatch.breaker import Breaker, BreakerOptions, BreakerState
 from dispatch.window import Window
 
-OPTIONS = BreakerOptions(failure_share=0.9, users=3, window_s=10, probe_min_s=1, probe_max_s=5)
+OPTIONS = BreakerOptions(
+    failure_share=0.9, users=3, window_s=10, after_s=0, probe_min_s=1, probe_max_s=5
+)
 
 
 def fail(breaker: Breaker, *users: str, now: float = 0.0) -> None:

@@ -13,7 +13,7 @@ from typing_extensions import override
 from tests.unit import lanes_faults
 from tests.unit.lanes_ending import check_silence, drain
 from tests.unit.lanes_search import search
-from tests.unit.lanes_worker import Gated, Setting
+from tests.unit.lanes_setting import Gated, Setting
 from tests.unit.lanes_world import World
 from tests.unit.schedules import SPARING
 

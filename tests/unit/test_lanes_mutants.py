@@ -1,4 +1,4 @@
-"""The schedules find every deliberate breakage of the lanes: what can't fail checks nothing."""
+"""Schedules and scenarios find every breakage of the lanes: what can't fail checks nothing."""
 
 from __future__ import annotations
 

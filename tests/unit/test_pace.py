@@ -6,7 +6,7 @@ import math
 
 from dispatch.breaker import BreakerOptions
 from dispatch.outcome import Delivered, Disabled, Forbidden, Malformed, Refused, Unavailable
-from dispatch.pace import Pace, PaceOptions
+from dispatch.pace import Cost, Pace, PaceOptions
 
 DOWN = Unavailable("answered 503", 503, is_down=True)
 ERROR = Unavailable("answered 500", 500, may_be_down=True)
@@ -15,7 +15,8 @@ DELIVERED = Delivered(200)
 
 
 def pace_of(concurrency: int = 8, rate_limit: float | None = None, users: int = 3) -> Pace:
-    return Pace(PaceOptions(concurrency, rate_limit, BreakerOptions(users=users, window_s=10)))
+    breaker = BreakerOptions(users=users, window_s=10, after_s=0)
+    return Pace(PaceOptions(concurrency, rate_limit, breaker))
 
 
 def overload(pace: Pace, now: float, began: float, users: int = 3) -> None:
@@ -104,7 +105,8 @@ def test_an_attempt_that_did_not_begin_gives_its_place_back() -> None:
 
 def test_failures_of_the_whole_destination_cost_no_attempt_once_it_is_down() -> None:
     pace = pace_of()
-    assert [pace.ended(object(), user, DOWN, 0, 0) for user in "abcd"] == [True, True, False, False]
+    costs = [pace.ended(object(), user, DOWN, 0, 0) for user in "abcd"]
+    assert costs == [Cost.PERHAPS, Cost.PERHAPS, Cost.NOTHING, Cost.NOTHING]
     assert pace.room(0.5, in_flight=0) == 0
 
 
@@ -115,17 +117,17 @@ def test_a_probe_costs_no_attempt_either_and_its_answer_opens_the_way() -> None:
     assert pace.room(1, in_flight=0) == 1
     pace.started(["probe"])
     assert pace.room(1, in_flight=1) == 0
-    assert pace.ended("probe", "a", DOWN, 1, 1) is False
+    assert pace.ended("probe", "a", DOWN, 1, 1) is Cost.NOTHING
     assert pace.wake_at(1) == 3
     pace.started(["probe 2"])
-    assert pace.ended("probe 2", "b", DELIVERED, 3, 3) is True
+    assert pace.ended("probe 2", "b", DELIVERED, 3, 3) is Cost.AN_ATTEMPT
     assert pace.room(3, in_flight=0) == 8
 
 
 def test_a_servers_errors_for_users_that_were_never_served_are_their_own() -> None:
     pace = pace_of()
     for user in "abcdefgh":
-        assert pace.ended(object(), user, ERROR, 0, 0) is True
+        assert pace.ended(object(), user, ERROR, 0, 0) is Cost.AN_ATTEMPT
     assert not pace.breaker.is_open
 
 
@@ -135,10 +137,10 @@ def test_a_servers_errors_for_users_that_were_served_tell_of_an_outage() -> None
         pace.ended(object(), user, DELIVERED, 0, 0)
     pace.room(20, in_flight=0)
     counted = [pace.ended(object(), user, ERROR, 20, 20) for user in "abcd"]
-    assert counted == [True, True, False, False]
+    assert counted == [Cost.PERHAPS, Cost.PERHAPS, Cost.NOTHING, Cost.NOTHING]
     pace.started(["probe"])
     # A probe may be anybody's: this one's error may be the user's own, so another is to try.
-    assert pace.ended("probe", "never served", ERROR, 21, 21) is False
+    assert pace.ended("probe", "never served", ERROR, 21, 21) is Cost.NOTHING
     assert pace.breaker.is_open
 
 
@@ -147,7 +149,7 @@ def test_a_refusal_is_an_answer_and_ends_the_outage() -> None:
     for user in "abc":
         pace.ended(object(), user, DOWN, 0, 0)
     pace.started(["probe"])
-    assert pace.ended("probe", "a", Refused("answered 400", 400), 1, 1) is True
+    assert pace.ended("probe", "a", Refused("answered 400", 400), 1, 1) is Cost.AN_ATTEMPT
     assert not pace.breaker.is_open
 
 
@@ -157,14 +159,14 @@ def test_what_was_not_sent_says_nothing_of_the_destination() -> None:
         pace.ended(object(), user, DOWN, 0, 0)
     for nothing in (Malformed("no id"), Forbidden("10.0.0.1 is internal")):
         pace.started(["probe"])
-        assert pace.ended("probe", "a", nothing, 1, 1) is True
+        assert pace.ended("probe", "a", nothing, 1, 1) is Cost.AN_ATTEMPT
         assert pace.breaker.is_open
         assert pace.room(1, in_flight=0) == 1
 
 
 def test_a_destination_that_wants_nothing_more_gets_nothing_and_spends_nothing() -> None:
     pace = pace_of()
-    assert pace.ended(object(), "Ada", Disabled("answered 410", 410), 0, 0) is False
+    assert pace.ended(object(), "Ada", Disabled("answered 410", 410), 0, 0) is Cost.NOTHING
     pace.suspended_because = "answered 410"
     assert pace.room(0, in_flight=0) == 0
     assert pace.wake_at(0) == math.inf
@@ -177,3 +179,24 @@ def test_new_numbers_hold_from_then_on() -> None:
     pace.reconfigure(PaceOptions(8))
     assert pace.room(0, in_flight=0) == 4
     pace.delivered(1, 0)
+
+
+def test_failures_of_a_moment_are_no_outage_and_cost_what_they_cost() -> None:
+    breaker = BreakerOptions(users=3, after_s=2)
+    pace = Pace(PaceOptions(8, breaker=breaker))
+    costs = [pace.ended(object(), user, DOWN, 0, 0) for user in "abcd"]
+    assert costs == [Cost.PERHAPS] * 4
+    assert pace.breaker.is_suspicious
+    pace.ended(object(), "a", DELIVERED, 1, 1)
+    assert not pace.breaker.is_suspicious
+    assert pace.ended(object(), "b", DOWN, 3, 3) is Cost.PERHAPS
+    assert not pace.breaker.is_open
+
+
+def test_what_lasts_is_an_outage() -> None:
+    pace = Pace(PaceOptions(8, breaker=BreakerOptions(users=3, after_s=2)))
+    for now, user in enumerate("abcd"):
+        pace.ended(object(), user, DOWN, now, now)
+    assert pace.breaker.is_suspicious
+    assert pace.ended(object(), "e", DOWN, 4, 4) is Cost.NOTHING
+    assert pace.breaker.is_open

@@ -51,7 +51,7 @@ async def test_a_2xx_is_delivered_whatever_else_is_said(status: int, said: dict[
         (429, False, False, True),
         (500, False, True, False),
         (502, False, True, False),
-        (503, True, False, True),
+        (503, False, True, True),
         (504, False, True, False),
         (599, False, True, False),
         (999, False, True, False),

@@ -37,7 +37,6 @@ _TOO_MANY: Final = 429
 _UNAVAILABLE: Final = 503
 _SERVER_ERRORS: Final = 500
 #: What is said to everybody.
-_SAY_DOWN: Final = frozenset({_OF_A_PROXY, _UNAVAILABLE})
 #: What an answer may say beside its status.
 _WORD: Final = b"webhook-delivery"
 
@@ -91,8 +90,8 @@ class Table:
                     reason,
                     status,
                     retry_after_s(header(answer.head, b"retry-after")),
-                    is_down=status in _SAY_DOWN,
-                    may_be_down=status >= _SERVER_ERRORS and status not in _SAY_DOWN,
+                    is_down=status == _OF_A_PROXY,
+                    may_be_down=status >= _SERVER_ERRORS,
                     is_overload=status in (_TOO_MANY, _UNAVAILABLE),
                     answer=said,
                 )
