@@ -176,6 +176,15 @@ class Lane:
         return len(self.entries) - self.start - self.paged
 
     @property
+    def needs_receiving(self) -> bool:
+        """It would never drain if nothing were received: its head is on its way back, or waits for
+        what may come before it, or for being sent again if it is still ours."""
+        if self.is_away or self.is_settling:
+            return True
+        head = self.head
+        return head.is_stray and head.state is State.BACKOFF
+
+    @property
     def head(self) -> Entry:
         """The only entry that may be attempted; the lane must not be empty."""
         return self.entries[self.start]

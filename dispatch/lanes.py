@@ -115,7 +115,6 @@ class Lanes:
         """The attempt does not count: it did not begin, or would have failed for anybody."""
         if entry.is_stray:
             # Perhaps it is another worker's by now: only the broker can tell.
-            self._note(entry, entry.count + 1)
             self._wait(entry, 0.0, now)
         elif entry.lane:
             self._tally.move(entry, State.HELD)
@@ -152,8 +151,8 @@ class Lanes:
         """Of its attempts here only so many count after all."""
         if entry.lane and entry.attempts > attempts and not entry.is_condemned:
             entry.attempts = attempts
-            # Counted by the broker once more when it comes back from where it waits.
-            self._note(entry, entry.count + (entry.state is State.BACKOFF))
+            # It will be counted by the broker all the same.
+            self._note(entry, entry.count + 1)
             self._tally.weigh(entry.lane)
 
     def give_up(self, entry: Entry) -> None:

@@ -155,6 +155,4 @@ class Tally:
         return self._closed_s + (0.0 if self.is_receiving else now - self._closed_at)
 
     def _is_held_up(self) -> bool:
-        # A full lane whose head is on its way back must receive, or it would never drain; and so
-        # must one that waits for what may come before its head.
-        return any(not (lane.is_away or lane.is_settling) for lane in self.full)
+        return any(not lane.needs_receiving for lane in self.full)

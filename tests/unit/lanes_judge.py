@@ -15,6 +15,8 @@ from dispatch.lane import Entry
 from keylane.broker import Position
 
 ROUNDING_S = 1e-6
+#: What is said while a worker joins it may not hear.
+JOINING_S = 1.0
 #: A worker must not attempt again what it finished so lately.
 REMEMBERED_S = 60.0
 
@@ -64,6 +66,9 @@ class Judge:
         self.vain: Counter[Position] = Counter()
         #: How often what was known of each one's attempts got lost.
         self.forgotten: Counter[Position] = Counter()
+        self._taken_back: Counter[Position] = Counter()
+        #: When a worker joined last.
+        self.joined_at = 0.0
         self.under_way: dict[str, list[Attempt]] = {}
         self._finished_by: dict[tuple[int, Position], float] = {}
         #: Who gave it up, as long as the broker has sent it to nobody else since.
@@ -118,6 +123,8 @@ class Judge:
         position, number = attempt.position, attempt.entry.attempt
         real = self.attempts[position] + 1
         most = real + self._untold(position)
+        if self._clock() - self.joined_at < JOINING_S:
+            most += self._taken_back[position]
         # A worker that has finished something of the user may take what comes next for new.
         least = 1 if self.is_left or self.is_disturbed else real
         if not least <= number <= most:
@@ -154,6 +161,11 @@ class Judge:
     def spare(self, attempt: Attempt) -> None:
         """It is not to count."""
         self.attempts[attempt.position] -= 1
+
+    def take_back(self, attempt: Attempt) -> None:
+        """It is not to count after all; who joins just when it is given back may not hear of it."""
+        self.spare(attempt)
+        self._taken_back[attempt.position] += 1
 
     def finish(self, attempt: Attempt, *, is_dead: bool = False) -> None:
         """The destination took it, or the dead-letter topic confirmed it."""

@@ -74,6 +74,7 @@ class World:
 
     def join(self) -> None:
         self.judge.is_alone &= not self._number
+        self.judge.joined_at = self.now
         taken = {worker.name for worker in self.workers}
         name = next(name for name in NAMES if name not in taken)
         self._number += 1
@@ -118,6 +119,12 @@ class World:
             # The destination is down as a whole: the pace has no use for its attempts.
             self.judge.spare(attempt)
             worker.lanes.withdraw(entry, self.now)
+        elif outcome == "taken back" and entry.attempt < self.setting.max_attempts:
+            # It is counted at first, and found to be the destination's failure before long.
+            self.judge.fail(attempt, delay_s)
+            self.judge.take_back(attempt)
+            worker.lanes.back_off(entry, delay_s, self.now)
+            worker.lanes.forgive(entry, entry.attempts - 1)
         elif outcome == "refused" or entry.attempt >= self.setting.max_attempts:
             if outcome != "refused":
                 self.judge.exhaust(attempt)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.unit.mutant import in_absences, in_lanes, in_partition, in_redelivery, in_tally
+from tests.unit.mutant import (
+    Mutant,
+    in_absences,
+    in_lanes,
+    in_partition,
+    in_redelivery,
+    in_tally,
+)
 
 MUTANTS: Final = (
     # Attempts are counted by the broker where it can be trusted.
@@ -60,15 +67,17 @@ MUTANTS: Final = (
         "                weight = 1 if head.attempt > 1 else min(size, self._options.lane_share)\n",
         "                weight = size\n",
     ),
-    in_tally(
+    Mutant(
         "a full lane keeps the gate shut though its head is on its way back",
-        "        return any(not (lane.is_away or lane.is_settling) for lane in self.full)\n",
-        "        return any(not lane.is_settling for lane in self.full)\n",
+        "dispatch/lane.py",
+        "        if self.is_away or self.is_settling:\n",
+        "        if self.is_settling:\n",
     ),
-    in_tally(
+    Mutant(
         "a full lane keeps the gate shut though it waits for a predecessor",
-        "        return any(not (lane.is_away or lane.is_settling) for lane in self.full)\n",
-        "        return any(not lane.is_away for lane in self.full)\n",
+        "dispatch/lane.py",
+        "        if self.is_away or self.is_settling:\n",
+        "        if self.is_away:\n",
     ),
     in_tally(
         "the gate is shut though a slot is idle",

@@ -57,4 +57,23 @@ MUTANTS: Final = (
         "            self._tally.move(entry, State.HELD)\n",
         first=SPARING,
     ),
+    in_lanes(
+        "an attempt that is taken back still counts",
+        "            entry.attempts = attempts\n            # It will",
+        "            # It will",
+        first=SPARING,
+    ),
+    in_lanes(
+        "other workers are not told that an attempt was taken back",
+        "            self._note(entry, entry.count + 1)\n            self._tally.weigh",
+        "            self._tally.weigh",
+        first=SPARING,
+    ),
+    Mutant(
+        "a full lane that waits to be sent its head again stops everything",
+        "dispatch/lane.py",
+        "        return head.is_stray and head.state is State.BACKOFF\n",
+        "        return False\n",
+        first=1047000,
+    ),
 )

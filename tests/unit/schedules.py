@@ -192,7 +192,10 @@ def _fail(world: World, draw: Draw) -> None:
 
 def _spare(world: World, draw: Draw) -> None:
     for _ in range(int(_of(draw[1], 1, 1, 2, 4))):
-        world.finish(_which(draw[0]), "spared", _which(draw[2]))
+        # No delay stands for not being counted at all.
+        delay_s = _of(draw[3], 0, 0, 0, 0, 0.1, 0.4, 1.0, 4.0)
+        outcome = "taken back" if delay_s else "spared"
+        world.finish(_which(draw[0]), outcome, _which(draw[2]), delay_s)
 
 
 def _refuse(world: World, draw: Draw) -> None:
