@@ -151,8 +151,6 @@ class Lanes:
         """Of its attempts here only so many count after all."""
         if entry.lane and entry.attempts > attempts and not entry.is_condemned:
             entry.attempts = attempts
-            # It will be counted by the broker all the same.
-            self._note(entry, entry.count + 1)
             self._tally.weigh(entry.lane)
 
     def give_up(self, entry: Entry) -> None:
@@ -394,6 +392,7 @@ class Lanes:
         if positions:
             self.commands.negative_acknowledge[partition.number] = positions
         for lane in self._redelivery.departed:
+            self._note(lane.head, lane.head.count)
             self._absences.wait(partition, lane, self.options.grace_s, now)
             self._tally.weigh(lane)
         self._redelivery.departed.clear()

@@ -59,14 +59,14 @@ MUTANTS: Final = (
     ),
     in_lanes(
         "an attempt that is taken back still counts",
-        "            entry.attempts = attempts\n            # It will",
-        "            # It will",
+        "            entry.attempts = attempts\n            self._tally",
+        "            self._tally",
         first=SPARING,
     ),
     in_lanes(
         "other workers are not told that an attempt was taken back",
-        "            self._note(entry, entry.count + 1)\n            self._tally.weigh",
-        "            self._tally.weigh",
+        "            self._note(lane.head, lane.head.count)\n            self._absences",
+        "            self._absences",
         first=SPARING,
     ),
     Mutant(

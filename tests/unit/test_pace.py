@@ -188,7 +188,6 @@ def test_failures_of_a_moment_are_no_outage_and_cost_what_they_cost() -> None:
     assert costs == [Cost.PERHAPS] * 4
     assert pace.breaker.is_suspicious
     pace.ended(object(), "a", DELIVERED, 1, 1)
-    assert not pace.breaker.is_suspicious
     assert pace.ended(object(), "b", DOWN, 3, 3) is Cost.PERHAPS
     assert not pace.breaker.is_open
 
