@@ -27,8 +27,9 @@ demo: setup
 up: setup
 	@$(BIN)/keylane up
 
+# In two processes, each with a broker of its own; a file's tests stay together.
 test: check
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 check: dev
 	@$(BIN)/ruff check .

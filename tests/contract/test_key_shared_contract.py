@@ -54,7 +54,8 @@ async def test_many_given_back_at_once_return_in_order(scene: Scene) -> None:
     await scene.publish("Ada", *"abcdefgh")
     await worker.gets(*"abcdefgh")
 
-    worker.consumer.negative_acknowledge(positions(worker.received[::-1]))
+    # In the order of their positions: on a busy machine the client may send them in two parts.
+    worker.consumer.negative_acknowledge(positions(worker.received))
 
     await worker.gets(*"abcdefgh", *"abcdefgh")
     assert {m.redelivery_count for m in worker.received[8:]} == {1}

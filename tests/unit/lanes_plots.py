@@ -59,6 +59,8 @@ def an_attempted_event_is_overtaken_at_a_new_worker(play: Play) -> None:
 
 
 def a_head_is_tried_again_behind_a_closed_gate_before_its_user_moves(play: Play) -> None:
+    """And nobody hears of that from its worker."""
+    play.world.hears = False
     user = play.moving(("12", 2))
     others = {play.moving(("12", 1)) for _ in range(4)} - {user}
     play.publish(user)

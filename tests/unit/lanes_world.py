@@ -51,6 +51,8 @@ class World:
         self.overtaking: list[str] = []
         #: What workers tell each other, and when it is heard.
         self._notes: list[tuple[float, Note]] = []
+        #: Whether workers hear what others tell them.
+        self.hears = True
         self._number = 0
         self.trace: Callable[[str], None] | None = None
 
@@ -273,6 +275,8 @@ class World:
 
     def _pass_notes(self) -> None:
         """Whoever can be reached hears what was said a moment ago."""
+        if not self.hears:
+            self._notes.clear()
         for at, note in self._notes:
             if at <= self.now:
                 for worker in self.workers:

@@ -48,7 +48,7 @@ MUTANTS: Final = (
         "an attempt that does not count is made again though it may be another's",
         "        if entry.is_stray:\n            # Perhaps",
         "        if False:\n            # Perhaps",
-        first=SPARING,
+        first=SPARING + 8_500,
     ),
     in_lanes(
         "an event whose attempt does not count has no further turn",
