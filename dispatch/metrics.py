@@ -83,9 +83,7 @@ class _OnceCollector(Collector):
             ("unasked", "Events of which the store could not be asked.", counts.unasked),
             ("unrecorded", "Deliveries that the store did not confirm.", counts.unrecorded),
         ):
-            family = CounterMetricFamily(f"keylane_once_{name}", help_text, labels=["destination"])
-            family.add_metric([self._destination], value)
-            yield family
+            yield _counter(self._destination, f"once_{name}", help_text, value)
 
 
 class _WorkerCollector(Collector):
@@ -210,9 +208,7 @@ class _WorkerCollector(Collector):
         return family
 
     def _counter(self, name: str, help_text: str, value: float) -> Metric:
-        family = CounterMetricFamily(f"keylane_{name}", help_text, labels=["destination"])
-        family.add_metric([self._destination], value)
-        return family
+        return _counter(self._destination, name, help_text, value)
 
     def _labelled(self, name: str, help_text: str, label: str, values: Counter[str]) -> Metric:
         family = CounterMetricFamily(f"keylane_{name}", help_text, labels=["destination", label])
@@ -224,6 +220,12 @@ class _WorkerCollector(Collector):
         family = GaugeMetricFamily(f"keylane_{name}", help_text, labels=["destination"])
         family.add_metric([self._destination], value)
         return family
+
+
+def _counter(destination: str, name: str, help_text: str, value: float) -> Metric:
+    family = CounterMetricFamily(f"keylane_{name}", help_text, labels=["destination"])
+    family.add_metric([destination], value)
+    return family
 
 
 def _lanes(statistics: Statistics) -> dict[str, int]:

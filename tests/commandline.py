@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import pytest
+import structlog
 from typer.core import TyperGroup
 from typer.main import get_command
 
@@ -34,3 +39,18 @@ def _commands(command: Any, above: tuple[str, ...]) -> Iterator[tuple[str, Any]]
         return
     for name, inner in command.commands.items():
         yield from _commands(inner, (*above, name))
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A folder and an environment without settings; the log is afterwards as it was."""
+    for name in os.environ:
+        if name.upper().startswith("KEYLANE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()

@@ -3,40 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-
-from typing_extensions import override
 
 from dispatch.delivery import Delivery
+from dispatch.destinationcontract import ContractMessage as Message
+from dispatch.destinationcontract import UnreadableMessage as BrokenMessage
 from keylane.broker import Position, Received
 from keylane.event import Event, to_message
 
-
-@dataclass
-class Message:
-    """A received message."""
-
-    key: str = "Ada"
-    payload: bytes = b"{}"
-    attributes: dict[str, str] = field(default_factory=dict)
-    position: Position = (7, 3, -1)
-    redelivery_count: int = 0
-    event_time_ms: int = 1_700_000_000_000
-    publish_time_ms: int = 1_700_000_000_500
-
-    def value(self) -> bytes:
-        return self.payload
-
-    def properties(self) -> dict[str, str]:
-        return dict(self.attributes)
-
-
-class BrokenMessage(Message):
-    """Another producer's, with properties that are not UTF-8."""
-
-    @override
-    def properties(self) -> dict[str, str]:
-        return {"name": b"\xff".decode()}
+__all__ = ["BrokenMessage", "Message", "make_delivery", "positions"]
 
 
 def positions(messages: Iterable[Received]) -> list[Position]:

@@ -24,19 +24,10 @@ class BackedStore(DeliveryStore):
     def __init__(self, redis: RedisStore, topic: TopicStore) -> None:
         self._redis = redis
         self._topic = topic
+        self.ttl_s, self.who = topic.ttl_s, redis.who
         # Of the memory that this worker knows to lack nothing that the topic has not told.
         self._memory = b""
         self._is_redis_down = False
-
-    @property
-    @override
-    def who(self) -> str:
-        return self._redis.who
-
-    @property
-    @override
-    def ttl_s(self) -> float:
-        return self._topic.ttl_s
 
     @override
     async def open(self) -> None:

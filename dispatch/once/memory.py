@@ -20,19 +20,9 @@ class MemoryStore(DeliveryStore):
         max_names: int = MAX_NAMES,
         now_ms: Callable[[], int] = unix_ms,
     ) -> None:
-        self._ttl_s = ttl_s
-        self._who = this_process()
+        self.ttl_s = ttl_s
+        self.who = this_process()
         self._remembered = Remembered(ttl_s, max_names=max_names, now_ms=now_ms)
-
-    @property
-    @override
-    def who(self) -> str:
-        return self._who
-
-    @property
-    @override
-    def ttl_s(self) -> float:
-        return self._ttl_s
 
     @override
     async def open(self) -> None:

@@ -39,18 +39,10 @@ class Stores:
 
 class _Lent:
     def __init__(self, store: DeliveryStore) -> None:
-        self._store = store
         self.open = store.open
         self.begin = store.begin
         self.finish = store.finish
-
-    @property
-    def ttl_s(self) -> float:
-        return self._store.ttl_s
-
-    @property
-    def who(self) -> str:
-        return self._store.who
+        self.ttl_s, self.who = store.ttl_s, store.who
 
     async def close(self) -> None:
         """It is closed by whoever lent it."""

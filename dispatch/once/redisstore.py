@@ -11,10 +11,7 @@ import os
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Final
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as LostConnection
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from typing_extensions import override
 
@@ -30,8 +27,7 @@ from dispatch.once.store import (
     this_process,
     unix_ms,
 )
-from keylane.errors import ConfigurationError
-from keylane.masking import mask_url
+from keylane.redispool import open_pool
 
 PREFIX: Final = "keylane:once:"
 #: Holds which memory this is: who finds another one knows that everything was lost.
@@ -76,37 +72,15 @@ return 1
 class RedisStore(DeliveryStore):
     def __init__(self, url: str, *, ttl_s: float) -> None:
         """Raises `ConfigurationError` for a URL that can't be read."""
-        try:
-            self._pool = BlockingConnectionPool.from_url(
-                url,
-                max_connections=_CONNECTIONS,
-                timeout=TIMEOUT_S,
-                socket_timeout=TIMEOUT_S,
-                socket_connect_timeout=TIMEOUT_S,
-                retry=Retry(NoBackoff(), 1, supported_errors=(LostConnection,)),
-            )
-        except ValueError as error:
-            raise ConfigurationError(
-                f"{mask_url(url)} is no URL of a Redis server: {error}"
-            ) from error
+        self._pool = open_pool(url, connections=_CONNECTIONS, timeout_s=TIMEOUT_S)
         self._redis = Redis(connection_pool=self._pool)
         self._begin = self._redis.register_script(_BEGIN)
         self._finish = self._redis.register_script(_FINISH)
-        self._ttl_s = ttl_s
-        self._who = this_process()
-        self._prefix = encode(Record(Mark.STARTED, self._who, 0)).rpartition(b",0,")[0]
+        self.ttl_s = ttl_s
+        self.who = this_process()
+        self._prefix = encode(Record(Mark.STARTED, self.who, 0)).rpartition(b",0,")[0]
         self._beginnings = Batches(self._begin_all)
         self._ends = Batches(self._finish_all)
-
-    @property
-    @override
-    def who(self) -> str:
-        return self._who
-
-    @property
-    @override
-    def ttl_s(self) -> float:
-        return self._ttl_s
 
     @override
     async def open(self) -> None:
@@ -128,7 +102,7 @@ class RedisStore(DeliveryStore):
         self, questions: Sequence[Sequence[bytes]]
     ) -> list[tuple[list[Record | None], bytes]]:
         keys = [MEMORY_KEY, *(_key(name) for names in questions for name in names)]
-        started = encode(Record(Mark.STARTED, self._who, unix_ms()))
+        started = encode(Record(Mark.STARTED, self.who, unix_ms()))
         arguments: list[Any] = [os.urandom(8).hex(), started, _milliseconds(STARTED_S)]
         memory, *values = await _answer(self._begin(keys, arguments))
         found = iter(values)
@@ -136,7 +110,7 @@ class RedisStore(DeliveryStore):
 
     async def _finish_all(self, questions: Sequence[Mapping[bytes, Record | None]]) -> list[None]:
         keys: list[str] = []
-        arguments: list[Any] = [_milliseconds(self._ttl_s), self._prefix]
+        arguments: list[Any] = [_milliseconds(self.ttl_s), self._prefix]
         for records in questions:
             for name, record in records.items():
                 keys.append(_key(name))

@@ -63,13 +63,9 @@ class Doubt(IntEnum):
 class DeliveryStore(Protocol):
     """Remembers a record for `ttl_s` seconds, and an attempt that began for a shorter time."""
 
-    @property
-    def ttl_s(self) -> float: ...
-
-    @property
-    def who(self) -> str:
-        """The worker in whose name attempts begin and end."""
-        ...
+    ttl_s: float
+    #: The worker in whose name attempts begin and end.
+    who: str
 
     async def open(self) -> None:
         """Connect and read what has to be read; without it the first `begin` does.

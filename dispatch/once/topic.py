@@ -37,20 +37,10 @@ class TopicStore(DeliveryStore):
     ) -> None:
         self._broker = broker
         self._topic = topic
-        self._ttl_s = ttl_s
-        self._who = this_process()
+        self.ttl_s = ttl_s
+        self.who = this_process()
         self._remembered = Remembered(ttl_s, max_names=max_names)
         self._opening: asyncio.Task[Table] | None = None
-
-    @property
-    @override
-    def who(self) -> str:
-        return self._who
-
-    @property
-    @override
-    def ttl_s(self) -> float:
-        return self._ttl_s
 
     @property
     def size(self) -> int:

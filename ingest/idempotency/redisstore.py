@@ -9,16 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as LostConnection
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from typing_extensions import override
 
 from ingest.idempotency.store import Store, StoreDown, Write
-from keylane.errors import ConfigurationError
-from keylane.masking import mask_url
+from keylane.redispool import open_pool
 
 PREFIX: Final = "keylane:"
 #: Seconds for a connection, and for an answer.
@@ -52,23 +48,9 @@ return 1
 class RedisStore(Store):
     def __init__(self, url: str, *, window_s: float, reservation_s: float) -> None:
         """Raises `ConfigurationError` for a URL that can't be read."""
-        try:
-            pool = BlockingConnectionPool.from_url(
-                url,
-                max_connections=_CONNECTIONS,
-                timeout=TIMEOUT_S,
-                socket_timeout=TIMEOUT_S,
-                socket_connect_timeout=TIMEOUT_S,
-                # Once more on a new connection: an idle one may have been closed long ago. What
-                # was done already is recognized (`change` in store.py).
-                retry=Retry(NoBackoff(), 1, supported_errors=(LostConnection,)),
-            )
-        except ValueError as error:
-            raise ConfigurationError(
-                f"{mask_url(url)} is no URL of a Redis server: {error}"
-            ) from error
-        self._redis = Redis(connection_pool=pool)
-        self._pool = pool
+        # What was done already before a connection was lost is recognized (`change` in store.py).
+        self._pool = open_pool(url, connections=_CONNECTIONS, timeout_s=TIMEOUT_S)
+        self._redis = Redis(connection_pool=self._pool)
         self._exchange = self._redis.register_script(_EXCHANGE)
         self._lives_ms = (_milliseconds(reservation_s), _milliseconds(window_s))
 

@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
 
-from operate.broker.local import LocalBroker, start_local_broker
+from operate.broker.local import LocalBroker
 from tests.brokers import BrokerAddress
 from tests.judge import Wrong
 from tests.ledger import as_sent, sequence
@@ -21,14 +20,6 @@ pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(180)]
 
 USERS = [f"user-{number}" for number in range(50)]
 SEND_DEADLINE_S = 3.0
-
-
-@pytest.fixture
-async def own_broker() -> AsyncIterator[LocalBroker]:
-    """One to stop and start again, while others use the shared one."""
-    broker = await asyncio.to_thread(start_local_broker)
-    yield broker
-    await asyncio.to_thread(broker.stop)
 
 
 async def is_ready(process: Process, expected: int, within_s: float) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from operate.broker.local import LocalBroker, start_local_broker
+from operate.broker.local import LocalBroker
 from tests.brokers import BrokerAddress
 from tests.judge import Attempt, Book
 from tests.ledger import Ledger, sequence
@@ -119,14 +118,6 @@ async def test_without_a_kill_each_channel_gets_each_event_exactly_once(
     assert set(Counter((a.user, a.n) for a in second.book.attempts).values()) == {4}
     assert_kept(first.book, ledger)
     assert_kept(second.book, ledger)
-
-
-@pytest.fixture
-async def own_broker() -> AsyncIterator[LocalBroker]:
-    """One to kill, while others use the shared one."""
-    broker = await asyncio.to_thread(start_local_broker)
-    yield broker
-    await asyncio.to_thread(broker.stop)
 
 
 async def test_what_was_delivered_before_broker_and_worker_were_killed_is_not_delivered_again(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -14,7 +14,7 @@ import pulsar
 import pytest
 
 from keylane.names import partition_topic
-from operate.broker.local import LocalBroker, start_local_broker
+from operate.broker.local import LocalBroker
 from operate.broker.ports import choose_port
 from tests.brokers import BrokerAddress
 from tests.processes import Process
@@ -132,14 +132,6 @@ def assert_stored(clients: list[Client], stored: list[Stored], *, may_repeat: bo
         copies = Counter(event.id for event in of_user)
         again = {event_id for event_id, count in copies.items() if count > 1}
         assert again <= (client.doubted if may_repeat else set())
-
-
-@pytest.fixture
-async def own_broker() -> AsyncIterator[LocalBroker]:
-    """One to kill, while others use the shared one."""
-    broker = await asyncio.to_thread(start_local_broker)
-    yield broker
-    await asyncio.to_thread(broker.stop)
 
 
 async def load(clients: list[Client], url: str, requests: int, http: aiohttp.ClientSession) -> None:

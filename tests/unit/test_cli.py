@@ -1,17 +1,14 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import socket
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
@@ -31,25 +28,15 @@ from operate.cli import app
 from operate.destination import destination_of, on_destination
 from operate.exits import exit_code_of
 from operate.show import as_toml
+from tests.commandline import alone
+
+__all__ = ["alone"]
+pytestmark = pytest.mark.usefixtures("alone")
 
 COMMANDS = [
     *("config", "topic setup", "ingest", "dispatch", "send", "demo", "up"),
     *("destination list", "destination test", "destination rotate-secret"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    for name in os.environ:
-        if name.upper().startswith("KEYLANE_"):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    yield
-    root.handlers = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 def keylane(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

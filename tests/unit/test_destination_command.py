@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from standardwebhooks import Webhook
 from typer.testing import CliRunner, Result
 from typing_extensions import override
@@ -22,22 +20,12 @@ from operate import destinationtest
 from operate.cli import app
 from operate.destinationsecret import new_secret, rotate
 from operate.exits import exit_code_of
+from tests.commandline import alone
+
+__all__ = ["alone"]
+pytestmark = pytest.mark.usefixtures("alone")
 
 OLD = "whsec_b2xkIG9sZCBvbGQgb2xkIG9sZCBvbGQ="
-
-
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    for name in os.environ:
-        if name.upper().startswith("KEYLANE_"):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    yield
-    root.handlers = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 class Hook(ThreadingHTTPServer):

@@ -1,38 +1,25 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import pty
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from typer.testing import CliRunner, Result
 
 from keylane.apikeys import State, UnknownKey, create_key, digest_of, read_keys
 from keylane.errors import ConfigurationError
 from operate.exits import exit_code_of
 from operate.keys import DEFAULT_FILE, keys_app
+from tests.commandline import alone
 
-
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    for name in os.environ:
-        if name.upper().startswith("KEYLANE_"):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    yield
-    root.handlers = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
+__all__ = ["alone"]
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def run(*arguments: str, code: int = 0, **variables: str) -> Result:

@@ -36,7 +36,6 @@ _GONE: Final = 410
 _TOO_MANY: Final = 429
 _UNAVAILABLE: Final = 503
 _SERVER_ERRORS: Final = 500
-#: What is said to everybody.
 #: What an answer may say beside its status.
 _WORD: Final = b"webhook-delivery"
 
