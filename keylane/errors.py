@@ -6,6 +6,7 @@
       MissingPiece                  a program or file this machine lacks; says what to install
       BrokerError
         BrokerUnavailable           no connection, or no answer in time; nothing was done
+        SubscriptionBusy            somebody else consumes what only one may
         EventTooLarge               over the broker's limit; nothing was stored
         PublishUnconfirmed          no receipt in time; may or may not be stored
 
@@ -42,6 +43,10 @@ class BrokerError(KeylaneError):
 
 class BrokerUnavailable(BrokerError):  # noqa: N818  named by the fact
     """The broker cannot be reached; nothing was done. Start it, or check the service URL."""
+
+
+class SubscriptionBusy(BrokerError):  # noqa: N818  named by the fact
+    """Another consumer is on the subscription; nothing was done. Wait for it or end it."""
 
 
 class EventTooLarge(BrokerError):  # noqa: N818  named by the fact

@@ -10,6 +10,9 @@ from keylane.errors import ConfigurationError
 #: The subscription on a dead-letter topic, without which it would keep nothing.
 DEAD_LETTER_SUBSCRIPTION: Final = "keylane"
 
+#: Stands for the number of the partition where a topic has none.
+WHOLE: Final = -1
+
 _TOPIC = re.compile(r"(?:persistent://)?(?:([\w.=:-]+)/([\w.=:-]+)/)?([\w.=:-]+)")
 _DESTINATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -27,7 +30,9 @@ def full_topic(topic: str) -> str:
 
 
 def partition_topic(topic: str, partition: int) -> str:
-    """The name under which Pulsar stores one partition."""
+    """The name under which Pulsar stores one partition; `WHOLE` is a topic without any."""
+    if partition == WHOLE:
+        return full_topic(topic)
     return f"{full_topic(topic)}-partition-{partition}"
 
 
@@ -64,3 +69,13 @@ def control_topic(topic: str) -> str:
 def deliveries_topic(topic: str, destination: str) -> str:
     """Where a destination's workers remember what was delivered."""
     return f"{full_topic(topic)}-{subscription_name(destination)}-deliveries"
+
+
+def redrive_topic(topic: str, destination: str) -> str:
+    """Where events lie that one destination is to get once more: without partitions."""
+    return f"{full_topic(topic)}-{subscription_name(destination)}-redrive"
+
+
+def questions_channel(topic: str) -> str:
+    """Where people ask running workers, and are answered."""
+    return f"{full_topic(topic)}-questions"

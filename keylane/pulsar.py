@@ -18,9 +18,11 @@ from keylane.errors import BrokerUnavailable
 from keylane.knock import why_shut_out
 from keylane.names import channel_topic, full_topic, partition_topic
 from keylane.pulsarchannel import PulsarChannel
-from keylane.pulsarclient import Client, ProducerOptions, Producers, TableReader
+from keylane.pulsarclient import Client, ProducerOptions, Producers
 from keylane.pulsarconsumer import PulsarConsumer
 from keylane.pulsarpublisher import PATIENCE_S, PulsarPublisher
+from keylane.pulsarreader import TableReader
+from keylane.pulsarreceiver import Receiver
 from keylane.pulsartable import PulsarTable
 from keylane.settings import PulsarSettings
 from keylane.tls import broker_context
@@ -94,14 +96,14 @@ class PulsarBroker:
         prefetch: int = DEFAULT_PREFETCH,
     ) -> PulsarConsumer:
         self._consuming = self._consuming or self._client()
-        receiver = await self._call(
-            self._consuming.receiver,
+        consumer = await self._call(
+            self._consuming.shared_consumer,
             partition_topic(topic, partition),
             subscription,
             consumer_name,
             prefetch,
         )
-        self._opened.append(opened := PulsarConsumer(receiver, partition, deliver))
+        self._opened.append(opened := PulsarConsumer(Receiver(consumer), partition, deliver))
         return opened
 
     async def channel(self, name: str, hear: Callable[[bytes], None]) -> PulsarChannel:

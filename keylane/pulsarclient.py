@@ -21,13 +21,17 @@ from typing import Any, Final, cast
 import pulsar
 import structlog
 
-from keylane.broker import DEFAULT_PREFETCH, OutgoingMessage, Position, Receipt, Received
+from keylane.broker import DEFAULT_PREFETCH, OutgoingMessage, Position, Receipt
 from keylane.clientlog import client_log_path
 from keylane.credentials import Credentials
-from keylane.errors import BrokerUnavailable, EventTooLarge, PublishUnconfirmed
+from keylane.errors import (
+    BrokerUnavailable,
+    EventTooLarge,
+    PublishUnconfirmed,
+    SubscriptionBusy,
+)
 from keylane.knock import not_authorized
 from keylane.masking import mask_url
-from keylane.pulsarmessage import PulsarMessage
 from keylane.routing import partition_of
 from keylane.settings import PulsarSettings
 
@@ -51,6 +55,21 @@ _NOT_AUTHORIZED: Final = (
     pulsar.ErrorGettingAuthenticationData,
 )
 _OK: Final = pulsar.Result.Ok.value
+
+#: What the client raises, for those who call what it opened.
+ClientError: Final = pulsar.PulsarException
+TimedOut: Final = pulsar.Timeout
+
+
+def message_id_of(position: Position) -> Any:
+    """The client refuses its own public kind of id, and takes what is inside."""
+    return pulsar.MessageId(-1, *position)._msg_id  # noqa: SLF001
+
+
+def is_ok(result: Any) -> bool:
+    return bool(result.value == _OK)
+
+
 _NOTHING_SENT = frozenset(
     getattr(pulsar.Result, name)
     for name in (
@@ -115,20 +134,31 @@ class Client:
             max_pending_messages=MAX_PENDING,
         )
 
-    def receiver(
+    def shared_consumer(
         self, topic: str, subscription: str, name: str, prefetch: int = DEFAULT_PREFETCH
-    ) -> Receiver:
-        return Receiver(
-            self._do(
-                self._client.subscribe,
-                topic,
-                subscription,
-                consumer_type=pulsar.ConsumerType.KeyShared,
-                consumer_name=name,
-                receiver_queue_size=prefetch,
-                negative_ack_redelivery_delay_ms=NEGATIVE_ACK_DELAY_MS,
-                initial_position=pulsar.InitialPosition.Earliest,
-            )
+    ) -> Any:
+        """One of a Key_Shared subscription."""
+        return self._do(
+            self._client.subscribe,
+            topic,
+            subscription,
+            consumer_type=pulsar.ConsumerType.KeyShared,
+            consumer_name=name,
+            receiver_queue_size=prefetch,
+            negative_ack_redelivery_delay_ms=NEGATIVE_ACK_DELAY_MS,
+            initial_position=pulsar.InitialPosition.Earliest,
+        )
+
+    def only_consumer(self, topic: str, subscription: str, name: str) -> Any:
+        """The only one of a subscription; raises `SubscriptionBusy` if there is another."""
+        return self._do(
+            self._client.subscribe,
+            topic,
+            subscription,
+            consumer_type=pulsar.ConsumerType.Exclusive,
+            consumer_name=name,
+            receiver_queue_size=1,
+            initial_position=pulsar.InitialPosition.Earliest,
         )
 
     def reader(self, topic: str, listener: Callable[[Any, Any], None]) -> Any:
@@ -136,10 +166,13 @@ class Client:
         latest = pulsar.MessageId.latest
         return self._do(self._client.create_reader, topic, latest, reader_listener=listener)
 
-    def compacted_reader(self, topic: str, after: Position | None) -> Any:
-        """Behind a position, or from the earliest message; of each key the latest, at least."""
+    def reader_behind(self, topic: str, after: Position | None, *, compacted: bool = False) -> Any:
+        """Behind a position, or from the earliest message.
+
+        `compacted` gives of each key the latest, at least.
+        """
         start = pulsar.MessageId.earliest if after is None else pulsar.MessageId(-1, *after)
-        return self._do(self._client.create_reader, topic, start, is_read_compacted=True)
+        return self._do(self._client.create_reader, topic, start, is_read_compacted=compacted)
 
     def _do(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         if self._credentials is not None:
@@ -149,6 +182,8 @@ class Client:
             return function(*args, **options)
         except _NOT_AUTHORIZED as error:
             raise not_authorized(self._url, str(error)) from error
+        except pulsar.ConsumerBusy as error:
+            raise SubscriptionBusy from error
         except pulsar.ProducerBusy as error:
             raise BrokerUnavailable(
                 f"The broker at {self._url} has a publisher of that name on that topic; nothing "
@@ -244,12 +279,12 @@ class Producers:
         producer = producers[partition_of(message.key, len(producers))]
 
         def confirmed(result: Any, message_id: Any) -> None:
-            done(_receipt(result, message_id))
+            done(receipt_of(result, message_id))
 
         try:
             # What `Producer.send_async` does, without its checks and its call for each property:
             # with ingest's eight they are half of what a send costs in Python (6 us of 14).
-            producer._producer.send_async(_outgoing(message), confirmed)  # noqa: SLF001
+            producer._producer.send_async(outgoing(message), confirmed)  # noqa: SLF001
         except pulsar.PulsarException as error:
             done(BrokerUnavailable(f"The broker's client refused to send: {error}"))
 
@@ -270,7 +305,8 @@ class Producers:
         self._client.shut_down()
 
 
-def _outgoing(message: OutgoingMessage) -> Any:
+def outgoing(message: OutgoingMessage, sequence: int | None = None) -> Any:
+    """The client's message; with a `sequence` where the publisher is deduplicated by it."""
     builder = pulsar._pulsar.MessageBuilder().content(message.value)  # noqa: SLF001  as above
     if message.properties:
         builder.properties(message.properties)
@@ -278,10 +314,13 @@ def _outgoing(message: OutgoingMessage) -> Any:
         builder.partition_key(message.key)
     if message.event_time_ms:
         builder.event_timestamp(message.event_time_ms)
+    if sequence is not None:
+        builder.sequence_id(sequence)
     return builder.build()
 
 
-def _receipt(result: Any, message_id: Any) -> Receipt:
+def receipt_of(result: Any, message_id: Any) -> Receipt:
+    """What the client's answer to a send says."""
     # Comparing the client's enumeration takes 1.2 us, its number 0.2.
     if result.value == _OK:
         return message_id.ledger_id(), message_id.entry_id(), message_id.batch_index()
@@ -292,106 +331,3 @@ def _receipt(result: Any, message_id: Any) -> Receipt:
     return PublishUnconfirmed(
         f"The broker sent no receipt ({result}); the event may or may not be stored."
     )
-
-
-class Receiver:
-    """One partition's consumer. Its methods raise `BrokerUnavailable` when the client refuses."""
-
-    def __init__(self, consumer: Any) -> None:
-        self._consumer = consumer
-        # What is inside the client's public object: its wrappers around each message and each call
-        # are a tenth of what a worker does for an event.
-        self._inner = consumer._consumer  # noqa: SLF001
-
-    def is_connected(self) -> bool:
-        return cast(bool, self._consumer.is_connected())
-
-    def receive(self, at_most: int, timeout_ms: int) -> list[PulsarMessage]:
-        """Wait for a message, then take what else is there; empty when none came in time."""
-        receive = self._inner.receive
-        batch: list[PulsarMessage] = []
-        try:
-            batch.append(PulsarMessage(receive(timeout_ms)))
-            while len(batch) < at_most:
-                batch.append(PulsarMessage(receive(0)))
-        except pulsar.Timeout:
-            pass
-        except pulsar.PulsarException as error:
-            raise BrokerUnavailable(str(error)) from error
-        return batch
-
-    def drop_stale(self) -> None:
-        """Empty the client's queue while the connection is lost.
-
-        The client does that too, but says that it is connected a moment before.
-        """
-        with contextlib.suppress(pulsar.PulsarException):
-            while not self._consumer.is_connected():
-                self._consumer.receive(0)
-
-    def acknowledge(self, messages: Iterable[Received]) -> None:
-        acknowledge = self._inner.acknowledge
-        try:
-            for message in messages:
-                acknowledge(cast(PulsarMessage, message).raw)
-        except pulsar.PulsarException as error:
-            raise BrokerUnavailable(str(error)) from error
-
-    def negative_acknowledge(self, positions: Iterable[Position]) -> None:
-        give_back = self._consumer.negative_acknowledge
-        try:
-            for position in positions:
-                # The client refuses its own public kind of id, and takes what is inside.
-                give_back(pulsar.MessageId(-1, *position)._msg_id)  # noqa: SLF001
-        except pulsar.PulsarException as error:
-            raise BrokerUnavailable(str(error)) from error
-
-    def ask(self, answered: Callable[[str], None]) -> None:
-        """Put a small question to the broker; the answer comes on any thread, empty if it is well.
-
-        It comes behind whatever the broker has said before, also that we are removed.
-        """
-
-        def on_answer(result: Any, _: Any) -> None:
-            answered("" if result == pulsar.Result.Ok else str(result))
-
-        try:
-            self._inner.get_last_message_id_async(on_answer)
-        except pulsar.PulsarException as error:
-            raise BrokerUnavailable(f"The broker's client refused to ask: {error}") from error
-
-    def close(self) -> None:
-        close_all([self._consumer])
-
-
-class TableReader:
-    """Reads a compacted topic, on a client of its own; opening blocks.
-
-    Opening raises `BrokerUnavailable`; so does `read` when the client refuses.
-    """
-
-    def __init__(self, client: Client, topic: str, after: Position | None) -> None:
-        self._client = client
-        try:
-            self._reader = client.compacted_reader(topic, after)
-        except BaseException:
-            client.close()
-            raise
-
-    def read(self, at_most: int, timeout_ms: int) -> list[tuple[str, bytes, Position]]:
-        """Wait for a message, then take what else is there; empty when none came in time."""
-        read_next = self._reader.read_next
-        batch: list[tuple[str, bytes, Position]] = []
-        try:
-            while len(batch) < at_most:
-                message = PulsarMessage(read_next(0 if batch else timeout_ms))
-                batch.append((message.key, message.value(), message.position))
-        except pulsar.Timeout:
-            pass
-        except pulsar.PulsarException as error:
-            if not batch:
-                raise BrokerUnavailable(str(error)) from error
-        return batch
-
-    def close(self) -> None:
-        close_all([self._reader, self._client])

@@ -19,8 +19,8 @@ import structlog
 
 from keylane.broker import Deliver, Position, Received
 from keylane.errors import BrokerUnavailable
-from keylane.pulsarclient import Receiver
 from keylane.pulsarmessage import PulsarMessage
+from keylane.pulsarreceiver import Receiver
 
 log = structlog.get_logger()
 

@@ -20,7 +20,7 @@ import structlog
 
 from keylane.broker import OutgoingMessage, Position, Publisher, Receipt
 from keylane.errors import BrokerError, BrokerUnavailable, PublishUnconfirmed
-from keylane.pulsarclient import TableReader
+from keylane.pulsarreader import TableReader
 
 log = structlog.get_logger()
 

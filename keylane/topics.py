@@ -20,6 +20,7 @@ from keylane.names import (
     dead_letter_topic,
     full_topic,
     partition_topic,
+    redrive_topic,
     subscription_name,
 )
 
@@ -156,6 +157,19 @@ async def ensure_destination(admin: PulsarAdmin, topic: str, name: str) -> list[
     return changes + await _ensure_policies(admin, dead, dead_parts)
 
 
+async def ensure_redrive(admin: PulsarAdmin, topic: str, name: str) -> list[str]:
+    """Make the topic be there on which the destination gets events once more.
+
+    It stores once what is published twice under one sequence. Returns what was changed; raises
+    `BrokerUnavailable` if that doesn't come into force.
+    """
+    again, subscription = redrive_topic(topic, name), subscription_name(name)
+    changes = [f"created {again}"] if await admin.create_topic(again) else []
+    changes += await _ensure_subscription(admin, again, [again], subscription)
+    changes += await _ensure_policies(admin, again, [again])
+    return changes + await _ensure_deduplication(admin, again, [again])
+
+
 async def ensure_deduplication(admin: PulsarAdmin, topic: str) -> list[str]:
     """Make the broker store once what a publisher sends twice; returns what was changed.
 
@@ -164,8 +178,10 @@ async def ensure_deduplication(admin: PulsarAdmin, topic: str) -> list[str]:
     force.
     """
     name = full_topic(topic)
-    parts = _parts(name, await _partitions(admin, name))
+    return await _ensure_deduplication(admin, name, _parts(name, await _partitions(admin, name)))
 
+
+async def _ensure_deduplication(admin: PulsarAdmin, name: str, parts: list[str]) -> list[str]:
     async def behind() -> list[str]:
         stats = {part: await admin.stats(part) for part in parts}
         return [p for p, found in stats.items() if found["deduplicationStatus"] != "Enabled"]

@@ -11,6 +11,7 @@ from keylane.errors import (
     EventTooLarge,
     MissingPiece,
     PublishUnconfirmed,
+    SubscriptionBusy,
 )
 
 DONE: Final = 0
@@ -36,6 +37,7 @@ _CODES: Final[dict[type[BaseException], int]] = {
     BrokerUnavailable: UNAVAILABLE,
     MissingPiece: UNAVAILABLE,
     PublishUnconfirmed: TRY_AGAIN,
+    SubscriptionBusy: TRY_AGAIN,
     KeyboardInterrupt: INTERRUPTED,
 }
 

@@ -12,7 +12,7 @@ from typing_extensions import override
 from keylane import pulsartable
 from keylane.broker import OutgoingMessage, Position, Receipt
 from keylane.errors import BrokerUnavailable, PublishUnconfirmed
-from keylane.pulsarclient import TableReader
+from keylane.pulsarreader import TableReader
 from keylane.pulsartable import PulsarTable
 from tests.fakes import FakePublisher
 
