@@ -11,18 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Final
 
 from dispatch.lane import Entry, Lane, State
 from dispatch.options import LaneOptions
 from dispatch.partition import Partition
 from dispatch.redelivery import Redelivery
+from dispatch.settling import ROUNDING_S
 from dispatch.tally import Tally
 from dispatch.timers import Due, Timers
-
-#: Two clocks that should agree differ by this much at most. A timer for so short a time may ring at
-#: once, and then for ever.
-ROUNDING_S: Final = 1e-6
 
 
 class Absences:

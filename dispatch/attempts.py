@@ -10,10 +10,11 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+from dispatch.admission import Admission, Verdict
 from dispatch.breaker import BreakerState
 from dispatch.deadletter import AttemptHistory, DeadLetters, remember
 from dispatch.delivery import Delivery
@@ -21,6 +22,7 @@ from dispatch.destinations.destination import Destination, ImmediateDestination
 from dispatch.lane import Entry
 from dispatch.lanes import Lanes
 from dispatch.metrics import WorkerMetrics
+from dispatch.orders import condemn
 from dispatch.outcome import (
     Delivered,
     Disabled,
@@ -32,15 +34,18 @@ from dispatch.outcome import (
     Unavailable,
 )
 from dispatch.pace import Cost, Pace
-from dispatch.retry import Acknowledge, Decision, GiveUp, Retry, RetryPolicy
+from dispatch.retry import Acknowledge, Decision, GiveUp, Reason, Retry, RetryPolicy
 from dispatch.suspects import Suspects
 from keylane.errors import BrokerError, ContractError
+from keylane.redriven import END
 
 #: Attempts at an immediate destination in one go, and rounds of them before others get a turn.
 IMMEDIATE_BATCH: Final = 500
 IMMEDIATE_ROUNDS: Final = 4
 #: A destination ends an attempt by itself; this is for one that does not.
 TIMEOUT_MARGIN_S: Final = 5.0
+#: Seconds after which a redrive's end is said again that the broker did not confirm.
+END_AGAIN_S: Final = 1.0
 _LATE: Final = Unavailable("no answer within the timeout", may_be_down=True, is_overload=True)
 
 
@@ -62,14 +67,18 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Shell:
-    """What a worker does for its attempts: run what takes time, step, and disable the destination.
+    """What a worker does for its attempts: run what takes time, step, and say things to all.
 
-    `disable` is told why.
+    `disable` is told why. `hold` returns when nobody attempts what comes behind the event, or at
+    once if nobody has to be told. `end_redrive` is told the user and the redrive's token. The last
+    two raise `BrokerError`.
     """
 
     spawn: Callable[[Coroutine[None, None, None]], None]
     step_soon: Callable[[], None]
     disable: Callable[[str], None]
+    hold: Callable[[Delivery, AttemptHistory], Awaitable[None]]
+    end_redrive: Callable[[str, str], Awaitable[None]]
 
 
 class Attempts:
@@ -80,6 +89,7 @@ class Attempts:
         lanes: Lanes,
         target: Target,
         pace: Pace,
+        admission: Admission,
         dead_letters: DeadLetters,
         metrics: WorkerMetrics,
         log: Any,
@@ -88,12 +98,14 @@ class Attempts:
         self._lanes = lanes
         self._target = target
         self._pace = pace
+        self._admission = admission
         self._dead_letters = dead_letters
         self._metrics = metrics
         self._counts = metrics.counts
         self._log = log
         self._logs_deliveries = log.is_enabled_for(logging.DEBUG)
         self._shell = shell
+        self._is_once_more = lanes.partitions.is_anything_once_more
         self._loop = asyncio.get_running_loop()
         self._suspects = Suspects(lanes)
         #: Until when each may take, the oldest first; and those that took longer.
@@ -125,9 +137,52 @@ class Attempts:
     def _take(self, now: float, in_flight: int) -> list[Entry]:
         room = self._pace.room(now, in_flight)
         entries = self._lanes.start_attempts(now, room) if room else []
+        if entries and (self._admission.is_anything_said() or self._is_once_more()):
+            entries = self._admitted(entries)
         if entries:
             self._pace.started(entries)
         return entries
+
+    def _admitted(self, entries: list[Entry]) -> list[Entry]:
+        """Those to be attempted; what becomes of the others is seen to."""
+        admitted = []
+        for entry in entries:
+            match self._admission.verdict(entry):
+                case Verdict.ATTEMPT:
+                    admitted.append(entry)
+                case Verdict.WAIT:
+                    self._admission.put_off(entry)
+                case Verdict.DEAD_LETTER:
+                    condemn(self._lanes, entry, self._reason_for(entry))
+                case Verdict.END:
+                    self._shell.spawn(self._end_redrive(entry))
+        if len(admitted) < len(entries):
+            # Their slots are free.
+            self._shell.step_soon()
+        return admitted
+
+    def _reason_for(self, entry: Entry) -> str:
+        """Of a held user's event; the one because of which it is held has its own."""
+        delivery = delivery_of(entry)
+        record = self._admission.users.get(delivery.message.key)
+        if record is None or record.position != delivery.position or delivery.is_once_more:
+            return Reason.HELD
+        # Its worker ended before it was in the dead letters.
+        history = AttemptHistory(last_status=record.status, last_error=record.error)
+        entry.context = history
+        return record.reason or Reason.HELD
+
+    async def _end_redrive(self, entry: Entry) -> None:
+        delivery = delivery_of(entry)
+        token = delivery.message.properties()[END]
+        try:
+            await self._shell.end_redrive(delivery.message.key, token)
+        except BrokerError as error:
+            self._log.error("redrive.unended", user=delivery.message.key, error=str(error))
+            self._lanes.back_off(entry, END_AGAIN_S, self._loop.time())
+        else:
+            self._lanes.acknowledge(entry, self._loop.time())
+        self._shell.step_soon()
 
     def _attempt_all(self, destination: ImmediateDestination, entries: list[Entry]) -> None:
         deliveries = [delivery_of(entry) for entry in entries]
@@ -275,6 +330,7 @@ class Attempts:
         history = cast(AttemptHistory, entry.context)
         reason = history.given_up_because
         try:
+            await self._shell.hold(delivery, history)
             await self._dead_letters.publish(delivery, history)
         except BrokerError as error:
             history.unconfirmed += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from dispatch.clearance import Ask
 from dispatch.lane import Entry
 from keylane.broker import Position, Received
 
@@ -34,3 +35,5 @@ class Commands:
     dead_letter: list[Entry] = field(default_factory=list)
     notes: list[tuple[int, Note]] = field(default_factory=list)
     """To be told to the other workers, each with its partition."""
+    ask: list[Ask] = field(default_factory=list)
+    """Lanes whose turn needs leave."""

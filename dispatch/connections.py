@@ -16,6 +16,7 @@ from dispatch.lanes import Lanes
 from dispatch.metrics import Counts
 from keylane.broker import Broker, Consumer, Deliver
 from keylane.errors import BrokerError, BrokerUnavailable
+from keylane.names import WHOLE, redrive_topic
 
 #: How often the topic is looked at for partitions that were added.
 PARTITIONS_CHECK_S: Final = 60.0
@@ -63,12 +64,18 @@ class Connections:
         self._questions: dict[int, asyncio.Task[None]] = {}
 
     async def open(self, deliver: Deliver, prefetch: int) -> None:
-        """Subscribe to each partition that has no consumer yet; raises `BrokerUnavailable`."""
+        """Subscribe to each partition that has no consumer yet; raises `BrokerUnavailable`.
+
+        Also to what the destination is to get once more: a topic of its own, `WHOLE`.
+        """
         subscription = self._subscription
         partitions = await self._broker.partitions(subscription.topic)
-        for partition in range(len(self.consumers), partitions):
+        for partition in (*range(partitions), WHOLE):
+            if partition in self.consumers:
+                continue
+            again = redrive_topic(subscription.topic, subscription.name)
             self.consumers[partition] = await self._broker.subscribe(
-                subscription.topic,
+                again if partition == WHOLE else subscription.topic,
                 partition,
                 subscription.name,
                 subscription.consumer_name,
@@ -93,10 +100,11 @@ class Connections:
         """Why nothing is delivered of some partitions, in words."""
         if not self.consumers:
             return ["not connected"]
-        lost = sorted(set(self.consumers) - self._connected)
-        reasons = [f"not connected to partitions {lost}"] if lost else []
-        if unsure := sorted(self._unsure & self._connected):
-            reasons.append(f"the broker has not answered lately for partitions {unsure}")
+        reasons = []
+        if lost := set(self.consumers) - self._connected:
+            reasons.append(f"not connected to {_named(lost)}")
+        if unsure := self._unsure & self._connected:
+            reasons.append(f"the broker has not answered lately for {_named(unsure)}")
         return reasons
 
     def check(self) -> None:
@@ -161,8 +169,13 @@ class Connections:
             consumer.pause()
 
     def resume(self) -> None:
-        for consumer in self.consumers.values():
-            consumer.resume()
+        """Receive again; what is live, unless that is stopped by itself."""
+        is_live_stopped = self._lanes.partitions.is_live_stopped
+        for partition, consumer in self.consumers.items():
+            if partition == WHOLE or not is_live_stopped:
+                consumer.resume()
+            else:
+                consumer.pause()
 
     async def close(self) -> None:
         """Leave the subscription: the broker gives everything unacknowledged to others."""
@@ -170,3 +183,11 @@ class Connections:
             question.cancel()
         await asyncio.gather(*self._questions.values(), return_exceptions=True)
         await asyncio.gather(*(consumer.close() for consumer in self.consumers.values()))
+
+
+def _named(numbers: set[int]) -> str:
+    partitions = sorted(numbers - {WHOLE})
+    named = [f"partitions {partitions}"] if partitions else []
+    if WHOLE in numbers:
+        named.append("the redrive topic")
+    return " and ".join(named)

@@ -17,6 +17,7 @@ from keylane.broker import Broker, OutgoingMessage, Publisher, Receipt
 from keylane.errors import BrokerError, PublishUnconfirmed
 from keylane.event import rfc3339
 from keylane.names import dead_letter_topic, partition_topic
+from keylane.redriven import ORIGIN_MESSAGE_ID, REAL_TOPIC, origin_id
 
 #: Error texts are cut there: properties count towards the broker's limit of a message.
 MAX_ERROR_CHARACTERS: Final = 1_000
@@ -28,7 +29,8 @@ MAX_ANSWER_CHARACTERS: Final = 16 * 1024
 class AttemptHistory:
     """What is remembered of an event's attempts by this worker; times in ms since 1970.
 
-    `unconfirmed` counts publishes to the dead-letter topic that brought no receipt.
+    `unconfirmed` counts publishes to the dead-letter topic that brought no receipt. `is_untried`
+    says that it was given up without the attempt that would have been next.
     """
 
     first_at_ms: int = 0
@@ -38,6 +40,7 @@ class AttemptHistory:
     last_answer: str = ""
     given_up_because: str = ""
     unconfirmed: int = 0
+    is_untried: bool = False
 
 
 def remember(context: object, outcome: Failure) -> AttemptHistory:
@@ -56,27 +59,30 @@ def dead_letter(
 ) -> OutgoingMessage:
     """Same key, value and properties as the event, and what became of it."""
     message = delivery.message
-    ledger, entry, index = message.position
     try:
         properties = message.properties()
     except UnicodeDecodeError:
         # They are why it is dead-lettered; the original is named by its id.
         properties = {}
+    if not delivery.is_once_more or ORIGIN_MESSAGE_ID not in properties:
+        properties[REAL_TOPIC] = partition_topic(topic, delivery.partition)
+        properties[ORIGIN_MESSAGE_ID] = origin_id(delivery.partition, message.position)
     properties |= {
-        "REAL_TOPIC": partition_topic(topic, delivery.partition),
         "REAL_SUBSCRIPTION": subscription,
-        "ORIGIN_MESSAGE_ID": f"{ledger}:{entry}:{delivery.partition}"
-        + (f":{index}" if index >= 0 else ""),
         "keylane-reason": history.given_up_because,
-        "keylane-attempts": str(delivery.attempt),
-        "keylane-first-attempt-at": rfc3339(history.first_at_ms),
-        "keylane-last-attempt-at": rfc3339(history.last_at_ms),
+        "keylane-attempts": str(delivery.attempt - history.is_untried),
+        "keylane-first-attempt-at": _at(history.first_at_ms),
+        "keylane-last-attempt-at": _at(history.last_at_ms),
         "keylane-last-status": "" if history.last_status is None else str(history.last_status),
         "keylane-last-error": history.last_error[:MAX_ERROR_CHARACTERS],
     }
     if history.last_answer:
         properties["keylane-last-answer"] = history.last_answer[:MAX_ANSWER_CHARACTERS]
     return OutgoingMessage(message.key, message.value(), properties, message.event_time_ms)
+
+
+def _at(ms: int) -> str:
+    return rfc3339(ms) if ms else ""
 
 
 class DeadLetters:

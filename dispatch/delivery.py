@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 
-from keylane.broker import Received
+from keylane.broker import Position, Received
 from keylane.errors import ContractError
 from keylane.event import CORRELATION, Event, from_message
+from keylane.names import WHOLE
+from keylane.redriven import REDRIVE, REPLAY, origin_of
 
 
 class Delivery:
@@ -33,13 +35,54 @@ class Delivery:
 
     @property
     def position(self) -> str:
-        """`partition:ledger:entry`, with the index in a batch behind it; grows per user."""
-        ledger, entry, index = self.message.position
-        place = f"{self.partition}:{ledger}:{entry}"
-        return place if index < 0 else f"{place}:{index}"
+        """`partition:ledger:entry`, with the index in a batch behind it; grows per user.
+
+        Of an event that is delivered once more it is where the event lay first.
+        """
+        if self.is_once_more and (origin := origin_of(self._properties())):
+            return _place(*origin)
+        return self.place
+
+    @property
+    def place(self) -> str:
+        """Where this message lies; `position` of an event that is delivered for the first time."""
+        return _place(self.partition, self.message.position)
+
+    @property
+    def is_once_more(self) -> bool:
+        """The destination is to get the event again: by a redrive, or by a replay."""
+        return self.partition == WHOLE
+
+    def purposes(self) -> dict[str, str]:
+        """What it is delivered once more for: the redrive's token or the replay's id, by property.
+
+        Empty for an event that is delivered for the first time.
+        """
+        if not self.is_once_more:
+            return {}
+        properties = self._properties()
+        return {name: properties[name] for name in (REDRIVE, REPLAY) if name in properties}
+
+    def _properties(self) -> dict[str, str]:
+        try:
+            return self.message.properties()
+        except UnicodeDecodeError:
+            return {}
+
+    @property
+    def remembered_id(self) -> str:
+        """The event's id for what remembers deliveries: a replay is a delivery of its own.
+
+        Raises `ContractError` if the message can't be read as an event.
+        """
+        replay = self.purposes().get(REPLAY)
+        return self.event.id if replay is None else f"{self.event.id} {replay}"
 
     @property
     def accepted_at_ms(self) -> int:
+        """Since when attempts may be made; with a redrive that begins anew."""
+        if self.is_once_more:
+            return self.message.publish_time_ms
         return self.message.event_time_ms or self.message.publish_time_ms
 
     def facts(self) -> dict[str, object]:
@@ -48,6 +91,7 @@ class Delivery:
             "user": self.message.key,
             "attempt": self.attempt,
             "position": self.position,
+            **self.purposes(),
         }
         with contextlib.suppress(ContractError):
             event = self.event
@@ -57,3 +101,9 @@ class Delivery:
             if correlation := event.extensions.get(CORRELATION):
                 facts["correlation"] = correlation
         return facts
+
+
+def _place(partition: int, position: Position) -> str:
+    ledger, entry, index = position
+    place = f"{partition}:{ledger}:{entry}"
+    return place if index < 0 else f"{place}:{index}"

@@ -110,7 +110,9 @@ class Lane:
         "entries",
         "episode",
         "head_since",
+        "is_asking",
         "is_away",
+        "is_cleared",
         "is_fetching",
         "is_given_back",
         "is_queued",
@@ -124,6 +126,7 @@ class Lane:
         "start",
         "started_at",
         "takes_slow_slot",
+        "ticket",
         "weight",
     )
 
@@ -160,6 +163,10 @@ class Lane:
         self.is_away = False
         #: Until when its head may stay away, on the partition's clock of receiving time.
         self.awaited_until = 0.0
+        #: Its turn may come without asking (dispatch/clearance.py); it asks; and how often it did.
+        self.is_cleared = True
+        self.is_asking = False
+        self.ticket = 0
         #: What it counts for at the receive gate.
         self.weight = 0
 
@@ -178,8 +185,8 @@ class Lane:
     @property
     def needs_receiving(self) -> bool:
         """It would never drain if nothing were received: its head is on its way back, or waits for
-        what may come before it, or for being sent again if it is still ours."""
-        if self.is_away or self.is_settling:
+        what may come before it, or for being sent again if it is still ours, or for leave."""
+        if self.is_away or self.is_settling or not self.is_cleared:
             return True
         head = self.head
         return head.is_stray and head.state is State.BACKOFF

@@ -12,12 +12,16 @@ more are hard to see in the code:
 
 from __future__ import annotations
 
-from dispatch.absences import ROUNDING_S, Absences
+from dispatch import clearance
+from dispatch.absences import Absences
+from dispatch.backoffs import Backoffs
+from dispatch.clearance import Ask
 from dispatch.commands import Commands, Note
 from dispatch.lane import Entry, Lane, LaneKey, State
 from dispatch.options import LaneOptions
-from dispatch.partition import KNOWN_S, MAX_STEP_S, Lately, Partition, Partitions, Waiting
+from dispatch.partition import KNOWN_S, MAX_STEP_S, Lately, Partition, Partitions
 from dispatch.redelivery import Redelivery
+from dispatch.settling import settle, settled
 from dispatch.statistics import Statistics, statistics_of
 from dispatch.tally import Tally
 from dispatch.timers import Due, Timer, Timers
@@ -37,6 +41,14 @@ class Lanes:
         self._absences = Absences(
             options, self._tally, self._timers, self._redelivery, self._note, self._go_on
         )
+        self._backoffs = Backoffs(
+            options,
+            self._tally,
+            self._timers,
+            self._dead_letter,
+            self._reconsider,
+            self._drop_head,
+        )
         self.partitions = Partitions()
         self._turns = Turns(self._tally, options)
         self._late = 0
@@ -47,6 +59,7 @@ class Lanes:
         """The partition's consumer is (again) connected; the broker sends what is ours."""
         partition = self.partitions.setdefault(number, Partition(number))
         for lane in list(partition.lanes.values()):
+            self._doubt(lane)
             self._tally.drop_all_but_running(partition, lane)
         for queue in (partition.due_heads, partition.due_pages, partition.due_tails):
             queue.clear()
@@ -55,7 +68,7 @@ class Lanes:
         partition.settling.clear()
         partition.known = Lately(KNOWN_S)
         partition.is_connected = True
-        partition.is_receiving = self._tally.is_receiving
+        self.partitions.receive(is_open=self._tally.is_receiving)
         partition.connected_from_s = partition.received_s
         partition.stepped_at = partition.confirmed_at = now
 
@@ -115,10 +128,34 @@ class Lanes:
         """The attempt does not count: it did not begin, or would have failed for anybody."""
         if entry.is_stray:
             # Perhaps it is another worker's by now: only the broker can tell.
-            self._wait(entry, 0.0, now)
+            self._backoffs.wait(entry, 0.0, now)
         elif entry.lane:
             self._tally.move(entry, State.HELD)
             self._reconsider(self.partitions[entry.lane.partition], entry.lane, now)
+
+    def put_off(self, entry: Entry) -> Ask:
+        """What was just started did not begin, and its lane has no turn until it is cleared."""
+        lane = entry.lane
+        if lane is None or entry.is_stray:
+            raise AssertionError("only what was just started can be put off")
+        clearance.doubt(lane)
+        self._tally.move(entry, State.HELD)
+        self._tally.weigh(lane)
+        return clearance.asked(lane)
+
+    def clear(self, answered: Ask, now: float) -> None:
+        """The lane has leave; void if it has asked again since."""
+        lane = answered.lane
+        partition = self.partitions[lane.partition]
+        if clearance.is_valid(answered) and partition.lanes.get(lane.key) is lane:
+            clearance.clear(lane)
+            if not lane.is_settling:
+                self._reconsider(partition, lane, now)
+
+    def hurry(self, entry: Entry, now: float) -> None:
+        """Its backoff ends now, here."""
+        if entry.lane and entry.state is State.BACKOFF and not entry.is_stray:
+            self._backoffs.end_here(self.partitions[entry.lane.partition], entry.lane, entry, now)
 
     def acknowledge(self, entry: Entry, now: float) -> None:
         """The entry is delivered, or confirmed in the dead-letter topic: on to the next."""
@@ -145,7 +182,7 @@ class Lanes:
         if entry.attempts == 1:
             # In case that this worker dies.
             self._note(entry, entry.count + 1)
-        self._wait(entry, delay_s, now)
+        self._backoffs.wait(entry, delay_s, now)
 
     def forgive(self, entry: Entry, attempts: int) -> None:
         """Of its attempts here only so many count after all."""
@@ -160,7 +197,7 @@ class Lanes:
 
     def keep_condemned(self, entry: Entry, delay_s: float, now: float) -> None:
         """The dead-letter topic did not confirm; try that again after a delay, here."""
-        self._wait(entry, delay_s, now)
+        self._backoffs.wait(entry, delay_s, now)
 
     def learn(self, number: int, note: Note) -> None:
         """Another worker tells of an event that it gave back, or may."""
@@ -177,7 +214,8 @@ class Lanes:
         """Let time pass: everything due by `now` happens."""
         for partition in self.partitions.values():
             partition.step(now, self.options.freeze_s)
-            self._end_settling(partition, now)
+            for lane in settled(partition):
+                self._reconsider(partition, lane, now)
         for timer in self._timers.ring(now):
             self._ring(timer, now)
         for partition in self.partitions.values():
@@ -207,8 +245,7 @@ class Lanes:
         was_open = self._tally.is_receiving
         is_open = self._tally.open_gate(now, is_anything_ready=self._turns.can_start)
         if is_open != was_open:
-            for partition in self.partitions.values():
-                partition.is_receiving = is_open
+            self.partitions.receive(is_open=is_open)
         return is_open
 
     @property
@@ -219,9 +256,9 @@ class Lanes:
     def events_in_hand(self) -> int:
         return sum(self._tally.counts)
 
-    def full_keys(self) -> list[LaneKey]:
-        """Keys whose lanes are at `max_lane_events`."""
-        return [lane.key for lane in self._tally.full]
+    def full(self) -> list[Lane]:
+        """Lanes at `max_lane_events`."""
+        return list(self._tally.full)
 
     def statistics(self, now: float) -> Statistics:
         parts = (self.partitions, self._tally, self._turns, self._absences, self._redelivery)
@@ -234,27 +271,21 @@ class Lanes:
         entry = Entry(lane, message, message.position)
         entry.attempts_elsewhere = partition.attempts_before(key, message)
         lane.add(entry)
+        self._doubt(lane)
         self._tally.enter(entry)
         if message.redelivery_count or partition.connected_s < self.options.fresh_s:
-            self._settle(partition.settling, lane, partition.calm_s + self.options.settle_s)
+            settle(partition.settling, lane, partition.calm_s + self.options.settle_s)
+            self._tally.weigh(lane)
         elif self.options.meet_s and key not in partition.known:
-            self._settle(partition.meeting, lane, partition.calm_s + self.options.meet_s)
+            settle(partition.meeting, lane, partition.calm_s + self.options.meet_s)
+            self._tally.weigh(lane)
         else:
             self._reconsider(partition, lane, now)
 
-    def _settle(self, waiting: Waiting, lane: Lane, until: float) -> None:
-        """An earlier event may still be on its way: let the lane wait while that is looked for."""
-        lane.is_settling = True
-        waiting.append((until, lane))
-        self._tally.weigh(lane)
-
-    def _end_settling(self, partition: Partition, now: float) -> None:
-        for waiting in (partition.settling, partition.meeting):
-            while waiting and waiting[0][0] - partition.calm_s <= ROUNDING_S:
-                _, lane = waiting.popleft()
-                if partition.lanes.get(lane.key) is lane:
-                    lane.is_settling = False
-                    self._reconsider(partition, lane, now)
+    def _doubt(self, lane: Lane) -> None:
+        """What is known of its user may be out of date."""
+        if self.options.holding.is_on:
+            clearance.doubt(lane)
 
     def _queue_up(self, partition: Partition, lane: Lane, message: Received, now: float) -> None:
         entry = Entry(lane, message, message.position)
@@ -295,6 +326,7 @@ class Lanes:
             return
         self._tally.move(entry, State.HELD)
         self._tally.hold_payload(entry, message)
+        self._doubt(lane)
         if entry is lane.head:
             lane.is_given_back = False
             self._reconsider(partition, lane, now)
@@ -314,18 +346,13 @@ class Lanes:
     def _reconsider(self, partition: Partition, lane: Lane, now: float) -> None:
         """The head is another one, or is here again: let it have its turn, or wait for it."""
         if lane.head.state is State.HELD:
-            self._turns.join(lane)
+            if lane.is_cleared:
+                self._turns.join(lane)
+            elif not lane.is_asking:
+                self.commands.ask.append(clearance.asked(lane))
         elif lane.head.state is State.AWAITED:
             self._absences.wait(partition, lane, self.options.grace_s, now)
         self._tally.weigh(lane)
-
-    def _wait(self, entry: Entry, delay_s: float, now: float) -> None:
-        self._tally.move(entry, State.BACKOFF)
-        entry.due = now + delay_s
-        if entry.lane:
-            lead_s = 0.0 if entry.is_condemned else self.options.lead_s
-            self._timers.set(entry.due - lead_s, Due.BACKOFF, entry.lane, entry, entry.due)
-            self._tally.weigh(entry.lane)
 
     def _ring(self, timer: Timer, now: float) -> None:
         lane, entry = timer.lane, timer.entry
@@ -334,45 +361,16 @@ class Lanes:
         if partition.lanes.get(lane.key) is not lane:
             return
         if timer.due is Due.BACKOFF and entry:
-            self._end_backoff(partition, entry, timer.token, now)
+            self._backoffs.end(partition, entry, timer.token, now)
         elif timer.due is Due.AWAIT and entry:
             self._absences.lose_patience(partition, lane, entry, timer.token, now)
         elif timer.due is Due.FORGET and lane.is_given_back:
             self._absences.forget(partition, lane, timer.token, now)
 
-    def _end_backoff(self, partition: Partition, entry: Entry, due: float, now: float) -> None:
-        lane = entry.lane
-        if lane is None or entry.state is not State.BACKOFF or entry.due != due:
-            return
-        if entry.is_condemned:
-            self._end_wait_of_condemned(partition, lane, entry, now)
-        elif entry.is_stray or not self._must_stay(entry):
-            partition.due_heads.append(entry)
-        elif now < due:
-            self._timers.set(due, Due.BACKOFF, lane, entry, due)
-        else:
-            # It could not come back now: try again what is in hand. The broker's count knows
-            # nothing of that, so the entry stays here until it is done.
-            entry.stays = True
-            self._tally.move(entry, State.HELD)
-            self._reconsider(partition, lane, now)
-
-    def _end_wait_of_condemned(
-        self, partition: Partition, lane: Lane, entry: Entry, now: float
-    ) -> None:
-        if not entry.is_stray:
-            self._dead_letter(entry)
-        elif partition.connected_s < self.options.fresh_s:
-            # If it is still ours the broker is about to send it again.
-            self._wait(entry, self.options.fresh_s, now)
-        else:
-            # Another worker has it, or had: what is to become of it is decided there.
-            lane.remove_head()
-            self._tally.leave(entry)
-            self._go_on(partition, lane, now)
-
-    def _must_stay(self, entry: Entry) -> bool:
-        return entry.stays or entry.lane in self._tally.full or not self._tally.is_receiving
+    def _drop_head(self, partition: Partition, lane: Lane, entry: Entry, now: float) -> None:
+        lane.remove_head()
+        self._tally.leave(entry)
+        self._go_on(partition, lane, now)
 
     def _dead_letter(self, entry: Entry) -> None:
         self._tally.move(entry, State.DEAD_LETTERING)

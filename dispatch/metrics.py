@@ -6,7 +6,7 @@ Plain integers on the way of an event; they become metrics only when somebody as
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client import Histogram
@@ -18,6 +18,7 @@ from dispatch.breaker import BreakerState
 from dispatch.once.book import OnceCounts
 from dispatch.pace import PaceFigures
 from dispatch.statistics import Statistics
+from keylane.controlrecord import Standing
 from keylane.telemetry import new_registry
 
 #: From a webhook in the same rack to one that uses its timeout up.
@@ -49,11 +50,12 @@ class WorkerMetrics:
         destination: str,
         statistics: Callable[[], Statistics],
         figures: Callable[[], PaceFigures],
+        users: Callable[[], Mapping[str, int]] = lambda: dict.fromkeys(Standing, 0),
     ) -> None:
         self.counts = Counts()
         self._destination = destination
         self.registry = new_registry()
-        collector = _WorkerCollector(destination, self.counts, statistics, figures)
+        collector = _WorkerCollector(destination, self.counts, statistics, figures, users)
         self.registry.register(collector)
         attempts = Histogram(
             "keylane_attempt_duration_seconds",
@@ -93,7 +95,9 @@ class _WorkerCollector(Collector):
         counts: Counts,
         statistics: Callable[[], Statistics],
         figures: Callable[[], PaceFigures],
+        users: Callable[[], Mapping[str, int]],
     ) -> None:
+        self._users = users
         self._destination = destination
         self._counts = counts
         self._statistics = statistics
@@ -104,6 +108,9 @@ class _WorkerCollector(Collector):
         yield from self._counters()
         yield from self._gauges(self._statistics())
         yield from self._pace(self._figures())
+        yield self._by_state(
+            "users", "Users that stand otherwise than usual, at all workers.", self._users()
+        )
 
     def _counters(self) -> Iterator[Metric]:
         counts, statistics = self._counts, self._statistics()
@@ -197,10 +204,11 @@ class _WorkerCollector(Collector):
         yield self._counter("breaker_opened", "Times that the breaker opened.", figures.opened)
         yield self._counter("probes", "Attempts made to see whether it is back.", figures.probes)
         yield self._gauge(
-            "disabled", "1 while the destination wants nothing more.", figures.is_suspended
+            "disabled", "1 while the destination wants nothing more.", figures.is_disabled
         )
+        yield self._gauge("paused", "1 while a person wants no attempts.", figures.is_paused)
 
-    def _by_state(self, name: str, help_text: str, values: dict[str, int]) -> Metric:
+    def _by_state(self, name: str, help_text: str, values: Mapping[str, int]) -> Metric:
         labels = ["destination", "state"]
         family = GaugeMetricFamily(f"keylane_{name}", help_text, labels=labels)
         for state, value in values.items():

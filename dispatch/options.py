@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dispatch.holding import NO_HOLDING, Holding
 from keylane.broker import REDELIVERY_BURST
 
 
@@ -54,6 +55,8 @@ class LaneOptions:
     slow_after_s: float = 5.0
     #: What slow users may have of the concurrency, together.
     slow_share: float = 0.5
+    #: After which dead letters a user is held.
+    holding: Holding = NO_HOLDING
     #: Events given back in one go.
     burst: int = REDELIVERY_BURST
     #: A gap between two steps that makes the worker ask the broker before it starts an attempt: the

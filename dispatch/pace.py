@@ -60,7 +60,8 @@ class PaceFigures(NamedTuple):
     #: How often the breaker opened.
     opened: int
     probes: int
-    is_suspended: bool
+    is_disabled: bool
+    is_paused: bool
 
 
 class Pace:
@@ -74,6 +75,7 @@ class Pace:
         self.options = options
         self.breaker = Breaker(options.breaker)
         self.suspended_because: str | None = None
+        self.is_paused = False
         self._limit = float(options.concurrency)
         self._overload = Window(OVERLOAD_OUTCOMES, OVERLOAD_WINDOW_S)
         self._cut_at = -math.inf
@@ -97,7 +99,7 @@ class Pace:
 
     def room(self, now: float, in_flight: int) -> int:
         """How many attempts may start."""
-        if self.suspended_because is not None:
+        if self.is_suspended:
             return 0
         room = min(self.concurrency - in_flight, self.breaker.room(now))
         if self.options.rate_limit is not None:
@@ -105,9 +107,14 @@ class Pace:
             room = min(room, int(self._tokens))
         return max(0, int(room))
 
+    @property
+    def is_suspended(self) -> bool:
+        """The destination wants nothing more, or a person said so."""
+        return self.is_paused or self.suspended_because is not None
+
     def wake_at(self, now: float) -> float:
         """When there may be more room, if nothing else happens."""
-        if self.suspended_because is not None:
+        if self.is_suspended:
             return math.inf
         at = self.breaker.wake_at()
         rate = self.options.rate_limit
@@ -179,6 +186,7 @@ class Pace:
             self.breaker.opened,
             self.breaker.probes,
             self.suspended_because is not None,
+            self.is_paused,
         )
 
     def _look_for_overload(self, user: Hashable, now: float, *, is_overload: bool) -> None:

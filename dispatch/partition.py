@@ -11,6 +11,7 @@ from typing import Final, Generic, TypeAlias, TypeVar
 from dispatch.commands import Note
 from dispatch.lane import Entry, Lane, LaneKey
 from keylane.broker import Position, Received
+from keylane.names import WHOLE
 
 #: How long ids of finished events are remembered at least. Acknowledgements leave the client
 #: within 0.1 s, but the broker saves those above a hole only every 10 to 60 s: after its death it
@@ -178,6 +179,24 @@ class Partition:
 
 class Partitions(dict[int, Partition]):
     """The partitions that a worker receives from, by number."""
+
+    #: Nothing is received but what is delivered once more.
+    is_live_stopped = False
+    _is_open = True
+
+    def receive(self, *, is_open: bool) -> None:
+        """Whether messages can reach us: the receive gate is open."""
+        self._is_open = is_open
+        for number, partition in self.items():
+            partition.is_receiving = is_open and (number == WHOLE or not self.is_live_stopped)
+
+    def stop_live(self, *, is_stopped: bool) -> None:
+        self.is_live_stopped = is_stopped
+        self.receive(is_open=self._is_open)
+
+    def is_anything_once_more(self) -> bool:
+        """Whether something is here that the destination gets once more."""
+        return WHOLE in self and bool(self[WHOLE].lanes)
 
     def judge(self, now: float, lease_s: float) -> None:
         for partition in self.values():

@@ -15,6 +15,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from dispatch.breaker import BreakerOptions
+from dispatch.holding import Holding
 from dispatch.options import LaneOptions
 from dispatch.pace import PaceOptions
 from dispatch.retry import Backoff, RetryPolicy
@@ -27,7 +28,7 @@ _OF_A_START: Final = frozenset(
     {
         *("workers", "concurrency", "max_lane_events", "lane_payload_events", "lease_s"),
         *("payload_budget_bytes", "admin_host", "admin_port", "consumer_name", "drain_timeout_s"),
-        *("slow_share", "slow_after_s"),
+        *("start", "slow_share", "slow_after_s", "on_dead_letter", "on_full_lane"),
         # What it remembers has to outlive a reload.
         "once",
     }
@@ -196,4 +197,7 @@ def lanes_of(own: DestinationSettings, options: DispatchSettings) -> LaneOptions
         lease_s=options.lease_s,
         slow_after_s=own.slow_after_s,
         slow_share=own.slow_share,
+        holding=Holding(
+            dead_letter=own.on_dead_letter == "hold", full_lane=own.on_full_lane == "hold"
+        ),
     )

@@ -32,7 +32,7 @@ from keylane.names import control_topic, deliveries_topic
 from keylane.settings import DispatchSettings, Settings
 from keylane.supervisor import own_signals, supervise
 from keylane.tabletopic import ensure_table
-from keylane.topics import ensure_destination, ensure_topic
+from keylane.topics import ensure_destination, ensure_redrive, ensure_topic
 
 log = structlog.get_logger()
 
@@ -86,7 +86,9 @@ async def _run_one(name: str, settings: Settings, index: int, reread: Reread | N
 async def _ensure_topics(name: str, settings: Settings) -> None:
     async with PulsarAdmin(settings.pulsar) as admin:
         changes = await ensure_topic(admin, settings.topic)
-        changes += await ensure_destination(admin, settings.topic, name)
+        start = settings.destinations[name].start
+        changes += await ensure_destination(admin, settings.topic, name, start)
+        changes += await ensure_redrive(admin, settings.topic, name)
         changes += await ensure_table(admin, control_topic(settings.topic))
         once = settings.destinations[name].once
         if once.store and once.store.get_secret_value().startswith("pulsar"):

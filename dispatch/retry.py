@@ -33,6 +33,9 @@ class Reason(StrEnum):
     REJECTED = "rejected"
     MALFORMED = "malformed"
     FORBIDDEN = "forbidden"
+    LANE_FULL = "lane-full"
+    HELD = "held"
+    OPERATOR = "operator"
 
 
 @dataclass(frozen=True, slots=True)

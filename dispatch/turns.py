@@ -82,7 +82,12 @@ class Turns:
                 continue
             lane.is_queued = False
             # It may have been forgotten, or got an earlier head, since it was queued.
-            if len(lane) and not lane.is_settling and lane.head.state is State.HELD:
+            if (
+                len(lane)
+                and not lane.is_settling
+                and lane.is_cleared
+                and lane.head.state is State.HELD
+            ):
                 self._start(lane, now)
                 started.append(lane.head)
         return started

@@ -17,16 +17,23 @@ from typing import Any, Final
 
 import structlog
 
+from dispatch.admission import Admission
+from dispatch.answers import Answers
 from dispatch.attempts import IMMEDIATE_BATCH, Attempts, Shell, Target
 from dispatch.connections import Connections, Subscription
 from dispatch.control import Control
-from dispatch.deadletter import DeadLetters
+from dispatch.deadletter import AttemptHistory, DeadLetters
+from dispatch.delivery import Delivery
 from dispatch.destinations.destination import Destination, ImmediateDestination
 from dispatch.handover import Handover
+from dispatch.lane import Lane
+from dispatch.lanereport import lanes_of, status_of
 from dispatch.lanes import Lanes
+from dispatch.leave import Leave
 from dispatch.metrics import WorkerMetrics
+from dispatch.orders import Orders, can_be_decided, condemn
 from dispatch.pace import Pace, PaceOptions
-from dispatch.retry import RetryPolicy
+from dispatch.retry import Reason, RetryPolicy
 from keylane.broker import DEFAULT_PREFETCH, Broker, Received
 
 log = structlog.get_logger()
@@ -67,23 +74,50 @@ class Worker:
         self._lanes = lanes
         self._drain_timeout_s = drain_timeout_s
         self._loop = asyncio.get_running_loop()
+        self._admission = Admission(lanes)
         self.metrics = WorkerMetrics(
             subscription.name,
             lambda: lanes.statistics(self._loop.time()),
             lambda: self._pace.figures(self._loop.time()),
+            self._admission.counts,
         )
         self._counts = self.metrics.counts
         self._log = log.bind(destination=subscription.name, worker=subscription.consumer_name)
         self._pace = Pace(self._fitting(pace or PaceOptions(lanes.options.concurrency), target))
-        self._control = Control(broker, subscription, self._pace, self._log, self._step_soon)
+        self._orders = Orders(lanes, self._log)
+        self._control = Control(
+            broker,
+            subscription,
+            self._pace,
+            self._admission,
+            self._orders,
+            self._log,
+            self._step_soon,
+            must_hear=lanes.options.holding.is_on,
+        )
+        self._leave = Leave(lanes, self._control.catch_up, self._log, self._step_soon)
+        self._answers = Answers(
+            subscription,
+            self._control,
+            self._log,
+            status=lambda: status_of(lanes, self._pace, self._loop.time()),
+            lanes=lambda top, user: lanes_of(lanes, self._loop.time(), top=top, user=user),
+        )
         self._attempts = Attempts(
             lanes,
             target,
             self._pace,
+            self._admission,
             DeadLetters(broker, subscription.topic, subscription.name, timeout_s),
             self.metrics,
             self._log,
-            Shell(self._spawn, self._step_soon, self._control.disable),
+            Shell(
+                self._spawn,
+                self._step_soon,
+                self._control.disable,
+                self._hold,
+                self._control.end_redrive,
+            ),
         )
         self._handover = Handover(lanes, self._log)
         self._connections = Connections(
@@ -91,7 +125,8 @@ class Worker:
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_draining = False
-        self._is_receiving = True
+        #: Whether everything is received, and whether nothing live is all the same.
+        self._gate = (True, False)
         self._is_step_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -108,6 +143,7 @@ class Worker:
         try:
             await self._handover.open(self._broker, self._subscription)
             await self._control.open()
+            await self._answers.open(self._broker)
             await self._connections.open(self._deliver, self._prefetch)
             self._log.info("worker.started", partitions=len(self._connections.consumers))
             look = self._connections.look_for_partitions(self._deliver, self._prefetch)
@@ -151,11 +187,17 @@ class Worker:
         """Why this worker does not deliver now, in words; empty when it does."""
         reasons = ["draining"] if self._is_draining else []
         reasons += self._connections.unready_reasons()
+        if self._pace.is_paused:
+            reasons.append("paused")
         if self._pace.suspended_because is not None:
             reasons.append(f"the destination is disabled: {self._pace.suspended_because}")
-        if self._lanes.full_keys():
+        if self._lanes.full():
             reasons.append("a user has max_lane_events unfinished events; receiving has stopped")
         return reasons
+
+    async def _hold(self, delivery: Delivery, history: AttemptHistory) -> None:
+        if self._lanes.options.holding.holds(history.given_up_because):
+            await self._control.hold(delivery, history)
 
     def _deliver(self, partition: int, messages: Sequence[Received]) -> None:
         """Take a batch from the broker."""
@@ -192,6 +234,7 @@ class Worker:
         self._connections.check()
         self._lanes.advance(now)
         self._connections.ask()
+        self._orders.carry_out(now, self._control.carried_out)
         self._attempts.end_overdue(now)
         if not self._is_draining:
             self._attempts.start(now)
@@ -213,13 +256,16 @@ class Worker:
             self._spawn(self._attempts.bury(entry))
         if commands.notes:
             self._handover.say(commands.notes)
+        if commands.ask:
+            self._leave.ask(commands.ask)
 
     def _set_gate(self, now: float) -> None:
         is_open = self._lanes.may_receive(now) and not self._is_draining
         self._tell_of_full_lanes(now)
-        if is_open == self._is_receiving:
+        gate = is_open, self._admission.is_live_stopped
+        if gate == self._gate:
             return
-        self._is_receiving = is_open
+        self._gate = gate
         if is_open:
             self._connections.resume()
         else:
@@ -227,11 +273,13 @@ class Worker:
 
     def _tell_of_full_lanes(self, now: float) -> None:
         # A full lane has room with each event that leaves it, and is full again with the next.
-        if keys := self._lanes.full_keys():
+        if lanes := self._lanes.full():
+            if self._lanes.options.holding.full_lane:
+                self._hold_users_of(lanes)
             if self._full_at is None:
                 self._log.error(
                     "lane.full",
-                    users=[str(key) for key in keys[:USERS_TOLD]],
+                    users=[str(lane.key) for lane in lanes[:USERS_TOLD]],
                     max_lane_events=self._lanes.options.max_lane_events,
                     consequence="nothing is received for anybody; what is in hand goes on",
                 )
@@ -239,6 +287,12 @@ class Worker:
         elif self._full_at is not None and now - self._full_at > DRAINED_AFTER_S:
             self._full_at = None
             self._log.info("lane.drained", consequence="receiving goes on")
+
+    def _hold_users_of(self, full: Sequence[Lane]) -> None:
+        for lane in full:
+            # A user that is held already drains by itself.
+            if lane.key not in self._admission.users and can_be_decided(lane):
+                condemn(self._lanes, lane.head, Reason.LANE_FULL)
 
     def _set_timer(self) -> None:
         now = self._loop.time()
@@ -296,6 +350,8 @@ class Worker:
             self._timer.cancel()
         await self._connections.close()
         await self._attempts.close()
+        await self._leave.close()
+        await self._answers.close()
         await self._control.close()
         statistics = self._lanes.statistics(self._loop.time())._asdict()
         self._log.info("worker.stopped", **statistics)

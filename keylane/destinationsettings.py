@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -16,6 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from keylane.moment import EARLIEST, LATEST, moment_ms
 from keylane.secretref import reveal
 from keylane.section import ABOVE, Count, Port, Seconds, Section, at_least
 
@@ -34,6 +36,25 @@ def _network(value: str) -> str:
 
 
 Network: TypeAlias = Annotated[str, AfterValidator(_network)]
+
+
+def _written(value: object) -> object:
+    # TOML has times of its own, without quotes.
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def _start(value: str) -> str:
+    if value not in {EARLIEST, LATEST}:
+        try:
+            moment_ms(value)
+        except ValueError as error:
+            raise ValueError(
+                "should be earliest, latest or a time like 2026-01-31T06:00:00Z"
+            ) from error
+    return value
+
+
+Start: TypeAlias = Annotated[str, BeforeValidator(_written), AfterValidator(_start)]
 
 
 class HttpSettings(Section):
@@ -176,6 +197,11 @@ class DestinationSettings(ChannelSettings):
         description="Channels by name, instead of `to`; each has `to`, `secret`, `http`, "
         "`message`, `slack`, `mail`, `urls` and `options` of its own.",
     )
+    start: Start = Field(
+        EARLIEST,
+        description="Where it starts while it has no subscription yet: earliest, latest, or the "
+        "time (RFC 3339) from which on it gets what was published.",
+    )
     workers: Count | None = Field(None, description="Processes that deliver.")
     concurrency: Count | None = Field(None, description="Attempts at once in each worker.")
     max_attempts: Count | None = Field(None, description="Attempts for an event.")
@@ -197,6 +223,16 @@ class DestinationSettings(ChannelSettings):
     )
     slow_after_s: Seconds = Field(
         5.0, description="Seconds of an attempt after which its user counts as slow."
+    )
+    on_dead_letter: Literal["continue", "hold"] = Field(
+        "continue",
+        description="What becomes of a user's later events after a dead letter: they go on, or "
+        "follow it, untried, until a redrive.",
+    )
+    on_full_lane: Literal["wait", "hold"] = Field(
+        "wait",
+        description="When a user has max_lane_events: receive nothing more for anybody, or hold "
+        "that user in the same way.",
     )
     breaker: BreakerSettings = BreakerSettings()
     once: OnceSettings = OnceSettings()

@@ -11,10 +11,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import structlog
 from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_delay, wait_fixed
 
 from keylane.admin import PulsarAdmin
 from keylane.errors import BrokerUnavailable, ConfigurationError
+from keylane.moment import EARLIEST
 from keylane.names import (
     DEAD_LETTER_SUBSCRIPTION,
     dead_letter_topic,
@@ -23,6 +25,8 @@ from keylane.names import (
     redrive_topic,
     subscription_name,
 )
+
+log = structlog.get_logger()
 
 DEFAULT_PARTITIONS: Final = 3
 #: Policies reach a topic through a log of their own; on a loaded machine that takes seconds.
@@ -139,16 +143,33 @@ async def ensure_topic(admin: PulsarAdmin, topic: str, partitions: int | None = 
     return changes + await _ensure_policies(admin, name, _parts(name, found))
 
 
-async def ensure_destination(admin: PulsarAdmin, topic: str, name: str) -> list[str]:
+async def ensure_destination(
+    admin: PulsarAdmin, topic: str, name: str, start: str = EARLIEST
+) -> list[str]:
     """Make the destination's subscription and dead-letter topic be there; returns what was changed.
 
-    The subscription begins at the earliest event that is kept, on every partition. Raises
-    `ConfigurationError` if there is no such topic or it is not partitioned.
+    A destination that is new begins on every partition at the earliest event that is kept, at the
+    latest, or with what was published at `start` (RFC 3339) or later. One that is there is never
+    moved, and gets all of a partition that was added. Raises `ConfigurationError` if there is no
+    such topic or it is not partitioned.
     """
     main, subscription = full_topic(topic), subscription_name(name)
     parts = _parts(main, await _partitions(admin, main))
-    changes = await _ensure_subscription(admin, main, parts, subscription)
     dead = dead_letter_topic(topic, name)
+    # The dead-letter topic comes last, so without it the destination is not complete: it may be
+    # that another worker is making it right now.
+    is_new = start != EARLIEST and await admin.partitions(dead) is None
+    changes = await _ensure_subscription(
+        admin, main, parts, subscription, start if is_new else EARLIEST
+    )
+    if start != EARLIEST and not changes:
+        log.info(
+            "destination.start_ignored",
+            destination=name,
+            start=start,
+            reason="it has its subscription already, which stays where it is",
+            what_to_do=f"keylane replay {name} --from TIME",
+        )
     if await admin.partitions(dead) is None and await admin.create_topic(dead):
         changes.append(f"created {dead}")
     # Usually without partitions; one that other clients made with some does as well.
@@ -214,12 +235,13 @@ def _parts(name: str, partitions: int) -> list[str]:
 
 
 async def _ensure_subscription(
-    admin: PulsarAdmin, name: str, parts: list[str], subscription: str
+    admin: PulsarAdmin, name: str, parts: list[str], subscription: str, start: str = EARLIEST
 ) -> list[str]:
     # Asked for a partition at a time: after growing only some may have it.
     missing = [part for part in parts if subscription not in await admin.subscriptions(part)]
-    made = [part for part in missing if await admin.create_subscription(part, subscription)]
+    made = [p for p in missing if await admin.create_subscription(p, subscription, start)]
     where = f" ({len(made)} of {_counted(len(parts))})" if len(made) < len(parts) else ""
+    where += "" if start == EARLIEST else f", from {start} on"
     return [f"created subscription {subscription} on {name}{where}"] if made else []
 
 

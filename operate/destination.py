@@ -24,7 +24,8 @@ def on_destination(source: Source, given: Mapping[str, Any]) -> Source:
         return source
     shared = dict(source.overrides.get("dispatch", {}))
     own = {field: shared.pop(field) for field in [*shared] if field in _OWN}
-    laid = {"dispatch": shared, "destinations": {name: {"to": to, **own}}}
+    own |= {"to": to, "start": given.get("start")}
+    laid = {"dispatch": shared, "destinations": {name: own}}
     return Source(source.config, {**source.overrides, **laid})
 
 

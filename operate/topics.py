@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from keylane.admin import PulsarAdmin
+from keylane.moment import EARLIEST
 from keylane.names import subscription_name
 from keylane.settings import Settings
 from keylane.topics import ensure_destination, ensure_topic
@@ -21,5 +22,7 @@ async def setup(
     async with PulsarAdmin(settings.pulsar, deadline_s=patience_s) as admin:
         changes = await ensure_topic(admin, settings.topic, partitions)
         for name in destinations:
-            changes += await ensure_destination(admin, settings.topic, name)
+            own = settings.destinations.get(name)
+            start = own.start if own else EARLIEST
+            changes += await ensure_destination(admin, settings.topic, name, start)
     return changes

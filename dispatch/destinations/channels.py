@@ -67,7 +67,7 @@ class OnceDestination:
         await self._book.open()
 
     async def attempt(self, delivery: Delivery) -> Outcome:
-        user, event_id = delivery.message.key, delivery.event.id
+        user, event_id = delivery.message.key, delivery.remembered_id
         names = [self._names.name(channel, user, event_id) for channel in self._channels]
         try:
             known = await self._book.begin(names, delivery)
@@ -100,7 +100,7 @@ class OnceDestination:
         if isinstance(outcome, Delivered):
             return self._book.record(mark)
         reason = outcome.reason[:REASON_CHARACTERS].encode(errors="replace").decode()
-        return self._book.record(mark, delivery.position, outcome.status, reason)
+        return self._book.record(mark, delivery.place, outcome.status, reason)
 
     async def _attempt(self, channel: str, delivery: Delivery) -> Outcome:
         try:
@@ -123,7 +123,7 @@ def _said(record: Record, delivery: Delivery) -> Outcome | None:
     """What the channel has said for good; `None` if it is to be asked."""
     if record.mark is Mark.DELIVERED:
         return _DELIVERED
-    if record.position != delivery.position:
+    if record.position != delivery.place:
         return None
     match record.mark:
         case Mark.REFUSED:

@@ -85,6 +85,7 @@ def json_line(delivery: Delivery) -> bytes:
             "attempt": delivery.attempt,
             "position": delivery.position,
             "delivered_at": rfc3339(time.time_ns() // 1_000_000),
+            **delivery.purposes(),
         },
         option=orjson.OPT_APPEND_NEWLINE,
     )

@@ -48,6 +48,14 @@ def in_absences(name: str, old: str, new: str, *, first: int = 0, scenario: str 
     return Mutant(name, "dispatch/absences.py", old, new, first, scenario)
 
 
+def in_backoffs(name: str, old: str, new: str, *, first: int = 0, scenario: str = "") -> Mutant:
+    return Mutant(name, "dispatch/backoffs.py", old, new, first, scenario)
+
+
+def in_settling(name: str, old: str, new: str, *, first: int = 0, scenario: str = "") -> Mutant:
+    return Mutant(name, "dispatch/settling.py", old, new, first, scenario)
+
+
 def in_redelivery(name: str, old: str, new: str, *, first: int = 0, scenario: str = "") -> Mutant:
     return Mutant(name, "dispatch/redelivery.py", old, new, first, scenario)
 

@@ -7,6 +7,7 @@ from typing import Final
 from tests.unit.mutant import (
     Mutant,
     in_absences,
+    in_backoffs,
     in_lanes,
     in_partition,
     in_redelivery,
@@ -70,14 +71,14 @@ MUTANTS: Final = (
     Mutant(
         "a full lane keeps the gate shut though its head is on its way back",
         "dispatch/lane.py",
-        "        if self.is_away or self.is_settling:\n",
-        "        if self.is_settling:\n",
+        "        if self.is_away or self.is_settling or not self.is_cleared:\n",
+        "        if self.is_settling or not self.is_cleared:\n",
     ),
     Mutant(
         "a full lane keeps the gate shut though it waits for a predecessor",
         "dispatch/lane.py",
-        "        if self.is_away or self.is_settling:\n",
-        "        if self.is_away:\n",
+        "        if self.is_away or self.is_settling or not self.is_cleared:\n",
+        "        if self.is_away or not self.is_cleared:\n",
     ),
     in_tally(
         "the gate is shut though a slot is idle",
@@ -85,9 +86,9 @@ MUTANTS: Final = (
         "        is_open = self.load < 1 and not self._is_held_up()\n",
         first=1316,
     ),
-    in_lanes(
+    in_backoffs(
         "what was tried again from memory is given back later",
-        "            entry.stays = True\n",
+        "        entry.stays = True\n",
         "",
         scenario="a_head_is_tried_again_behind_a_closed_gate_before_its_user_moves",
     ),
@@ -133,7 +134,7 @@ MUTANTS: Final = (
         "            self._turns.join(entry.lane)\n"
         "        if entry.lane:\n",
     ),
-    in_lanes(
+    in_backoffs(
         "what could not be dead-lettered is attempted again",
         "        if entry.is_condemned:\n"
         "            self._end_wait_of_condemned(partition, lane, entry, now)\n        elif",
@@ -163,7 +164,7 @@ MUTANTS: Final = (
         "            self._timers.set(now + remaining_s, Due.AWAIT, lane, entry, until)\n",
         scenario="heads_stay_away_while_the_clock_gets_coarser",
     ),
-    in_lanes(
+    in_backoffs(
         "a head is given back though the gate is closed",
         "        return entry.stays or entry.lane in self._tally.full"
         " or not self._tally.is_receiving\n",
@@ -182,7 +183,7 @@ MUTANTS: Final = (
         "        if not is_running:\n",
         scenario="what_is_condemned_comes_again_with_a_new_connection",
     ),
-    in_lanes(
+    in_backoffs(
         "what is condemned and is another worker's is dead-lettered all the same",
         "        if not entry.is_stray:\n            self._dead_letter(entry)\n",
         "        if True:\n            self._dead_letter(entry)\n",

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.unit.mutant import Mutant, in_absences, in_lanes, in_partition, in_redelivery, in_tally
+from tests.unit.mutant import (
+    Mutant,
+    in_absences,
+    in_backoffs,
+    in_lanes,
+    in_partition,
+    in_redelivery,
+    in_settling,
+    in_tally,
+)
 
 MUTANTS: Final = (
     # One attempt of a lane at a time, in order.
-    in_lanes(
+    in_backoffs(
         "a failed head lets the next one go first",
         "        self._tally.move(entry, State.BACKOFF)\n        entry.due = now + delay_s\n",
         "        self._tally.move(entry, State.BACKOFF)\n        entry.due = now + delay_s\n"
@@ -31,27 +40,27 @@ MUTANTS: Final = (
         first=1316,
     ),
     # The delay is ours, the redelivery is the broker's.
-    in_lanes(
+    in_backoffs(
         "a failed head is given back at once",
         "            self._timers.set(entry.due - lead_s, Due.BACKOFF",
         "            self._timers.set(now, Due.BACKOFF",
     ),
-    in_lanes(
+    in_backoffs(
         "a failed head is tried again from memory, always",
         "        elif entry.is_stray or not self._must_stay(entry):\n",
         "        elif False:\n",
     ),
-    in_lanes(
+    in_backoffs(
         "redelivery is asked for too early",
-        "            lead_s = 0.0 if entry.is_condemned else self.options.lead_s\n",
+        "            lead_s = 0.0 if entry.is_condemned else self._options.lead_s\n",
         "            lead_s = 0.0 if entry.is_condemned else 0.3\n",
     ),
     in_lanes(
         "newer events do not park behind a head that is away",
-        "        if lane.head.state is State.HELD:\n            self._turns.join(lane)\n",
+        "        if lane.head.state is State.HELD:\n            if lane.is_cleared:\n",
         "        if lane.head.state is State.AWAITED and len(lane) > 1:\n"
         "            self._tally.leave(lane.remove_head())\n"
-        "        if lane.head.state is State.HELD:\n            self._turns.join(lane)\n",
+        "        if lane.head.state is State.HELD:\n            if lane.is_cleared:\n",
         first=248,
     ),
     # The circular wait.
@@ -185,9 +194,9 @@ MUTANTS: Final = (
         "        if message.redelivery_count:\n",
         first=2652,
     ),
-    in_lanes(
+    in_settling(
         "an earlier event does not take its place while its lane settles",
-        "                    lane.is_settling = False\n",
+        "                lane.is_settling = False\n",
         "",
     ),
     in_partition(

@@ -264,7 +264,8 @@ def test_the_longest_hold_up_is_what_the_policy_computes() -> None:
 
 def test_the_numbers_of_the_lanes_rules_are_those_of_the_code() -> None:
     lanes = LaneOptions()
-    wanted = {field.name: getattr(lanes, field.name) for field in fields(lanes)} | {
+    of_lanes = {field.name: getattr(lanes, field.name) for field in fields(lanes)}
+    wanted = {name: value for name, value in of_lanes.items() if value != lanes.holding} | {
         "gate_events": lanes.gate_events,
         "FINISHED_KEPT_S": FINISHED_KEPT_S,
         "FINISHED_KEPT": FINISHED_KEPT,

@@ -3,118 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from random import Random
+from collections.abc import AsyncIterator
 
 import pytest
 from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 
-from dispatch.connections import Subscription
 from dispatch.delivery import Delivery
-from dispatch.destinations.destination import Destination, ImmediateDestination
-from dispatch.lanes import Lanes
-from dispatch.options import LaneOptions
 from dispatch.outcome import Delivered, Outcome, Refused, Unavailable
-from dispatch.pace import PaceOptions
-from dispatch.retry import Backoff, RetryPolicy
-from dispatch.worker import Worker
-from keylane.broker import Received
 from keylane.errors import BrokerUnavailable, ContractError
-from keylane.event import Event, to_message
 from keylane.memory import MemoryBroker, MemoryConsumer
-from keylane.memorycluster import MemoryCluster
 from keylane.names import handover_channel
+from tests.unit.worker_site import DEAD, Immediate, Scripted, Site, delivered
 from tests.waiting import until
-
-DEAD = "events-crm-DLQ"
-
-
-class Scripted:
-    """A destination that does what `answer` says; remembers each attempt as user:id:number."""
-
-    def __init__(self, answer: Callable[[Delivery], Outcome]) -> None:
-        self.answer = answer
-        self.attempts: list[str] = []
-        self.hold = asyncio.Event()
-        self.hold.set()
-        self.is_closed = False
-
-    async def attempt(self, delivery: Delivery) -> Outcome:
-        self.attempts.append(f"{delivery.event.user}:{delivery.event.id}:{delivery.attempt}")
-        await self.hold.wait()
-        return self.answer(delivery)
-
-    async def close(self) -> None:
-        self.is_closed = True
-
-
-class Immediate(Scripted):
-    """The same, without waiting."""
-
-    def attempt_all(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
-        self.attempts += [f"{d.event.user}:{d.event.id}:{d.attempt}" for d in deliveries]
-        return [self.answer(delivery) for delivery in deliveries]
-
-
-class Site:
-    """A topic with a destination, and the worker between them."""
-
-    def __init__(self) -> None:
-        self.cluster = MemoryCluster()
-        self.cluster.create_topic("events", 2)
-        self.cluster.create_subscription("events", "crm")
-        self.cluster.create_topic(DEAD)
-        self.broker = MemoryBroker(self.cluster)
-        self.stop = asyncio.Event()
-        self.worker: Worker
-        self.running: asyncio.Task[None]
-
-    async def start(
-        self,
-        destination: Destination | ImmediateDestination,
-        lease_s: float = 20.0,
-        *,
-        pace: PaceOptions | None = None,
-        max_age_s: float = 1000,
-        is_ready: bool = True,
-    ) -> None:
-        self.worker = Worker(
-            Subscription("events", "crm", "worker-1"),
-            self.broker,
-            destination,
-            Lanes(LaneOptions(fresh_s=0, lease_s=lease_s)),
-            RetryPolicy(
-                max_attempts=2,
-                max_age_s=max_age_s,
-                backoff=Backoff(min_s=0.05, max_s=0.1, jitter=0),
-                rng=Random(1),
-            ),
-            timeout_s=1,
-            drain_timeout_s=1,
-            pace=pace,
-        )
-        self.running = asyncio.create_task(self.worker.run(self.stop))
-        if is_ready:
-            await until(lambda: not self.worker.unready_reasons())
-
-    async def publish(self, user: str, *ids: str) -> None:
-        publisher = await self.broker.publisher("events")
-        now_ms = time.time_ns() // 1_000_000
-        for event_id in ids:
-            event = Event(id=event_id, user=user, payload=b"{}", accepted_at_ms=now_ms)
-            publisher.send(to_message(event), lambda _: None)
-
-    async def everything_is_done(self) -> None:
-        await until(lambda: self.cluster.backlog("events", "crm") == 0)
-
-    def dead(self) -> list[Received]:
-        return list(self.cluster.messages(DEAD))
-
-    async def end(self) -> None:
-        self.stop.set()
-        await self.running
 
 
 @pytest.fixture
@@ -125,10 +26,6 @@ async def site() -> AsyncIterator[Site]:
     if hasattr(site, "running"):
         await asyncio.gather(site.running, return_exceptions=True)
     await site.broker.close()
-
-
-def delivered(_: Delivery) -> Outcome:
-    return Delivered(200)
 
 
 @pytest.mark.parametrize("kind", [Scripted, Immediate])
@@ -249,7 +146,12 @@ async def test_a_worker_without_its_connection_is_not_ready_and_says_why(site: S
     destination = Scripted(delivered)
     await site.start(destination)
     site.cluster.stop()
-    await until(lambda: site.worker.unready_reasons() == ["not connected to partitions [0, 1]"])
+    await until(
+        lambda: (
+            site.worker.unready_reasons()
+            == ["not connected to partitions [0, 1] and the redrive topic"]
+        )
+    )
     site.cluster.start()
     await until(lambda: not site.worker.unready_reasons())
     await site.publish("Ada", "1")

@@ -51,6 +51,7 @@ def event_headers(delivery: Delivery, event: Event, event_id: str, timestamp: st
         f"keylane-attempt: {delivery.attempt}",
         f"keylane-position: {delivery.position}",
     ]
+    lines += [f"{name}: {header_value(value)}" for name, value in delivery.purposes().items()]
     for name, value in event.extensions.items():
         if not _IS_NAME(name):
             raise ContractError("the name of an extension can't be a header's")
