@@ -326,7 +326,8 @@ class Lanes:
             return
         self._tally.move(entry, State.HELD)
         self._tally.hold_payload(entry, message)
-        self._doubt(lane)
+        if entry is lane.head or lane.is_given_back:
+            self._doubt(lane)
         if entry is lane.head:
             lane.is_given_back = False
             self._reconsider(partition, lane, now)

@@ -81,7 +81,9 @@ class Judge:
         self.is_disturbed = False
         #: When the next attempt of each one that failed is due, and what was forgotten by then.
         self._due: dict[Position, tuple[float, int]] = {}
-        self.overlaps = self.repeated = self.exhausted = 0
+        #: Users that are held, each with the event that it is held for.
+        self.held: dict[str, Position] = {}
+        self.overlaps = self.repeated = self.exhausted = self.diverted = 0
 
     def publish(self, user: str, position: Position) -> None:
         self.users.setdefault(user, []).append(position)
@@ -94,6 +96,8 @@ class Judge:
         what = f"{attempt.worker} starts {position} of {user}"
         if self._first_unfinished(user) < position:
             self.breaks(f"{what} before {self._first_unfinished(user)}")
+        if self.held.get(user, position) < position:
+            self.breaks(f"{what}, who is held since {self.held[user]}")
         if not is_connected:
             self.breaks(f"{what} without a connection")
         if not is_member:
@@ -109,6 +113,19 @@ class Judge:
         self._check_number(attempt, what)
         self.attempts[position] += 1
         self.under_way[user].append(attempt)
+
+    def divert(self, attempt: Attempt) -> None:
+        """It is given up untried, because its user is held; in order, like an attempt."""
+        self.diverted += 1
+        first = self._first_unfinished(attempt.user)
+        if first < attempt.position:
+            self.breaks(f"{attempt.worker} gives {attempt.position} up untried before {first}")
+        self.give_up(attempt)
+
+    def hold(self, attempt: Attempt) -> None:
+        """It was said that the user is held; if its event may be another's by now it may not be."""
+        if not attempt.is_orphaned:
+            self.held.setdefault(attempt.user, attempt.position)
 
     def _check_policy(self, attempt: Attempt, what: str) -> None:
         """Not before its delay is over, and never when it was given up."""

@@ -47,4 +47,6 @@ class Setting:
     is_eager: bool = True
     #: Positions that are given back in one go.
     burst: int = 500
+    #: How long what was said of users takes to a worker that does not ask.
+    table_lag_s: float = 0.02
     users: tuple[str, ...] = ("Ada", "Bob", "Cy")

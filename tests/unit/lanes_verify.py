@@ -91,7 +91,7 @@ def _verify_waiting(lanes: Lanes, partition: Partition) -> None:
         head = lane.head
         if head.state is State.HELD:
             is_settling = lane.is_settling and id(lane) in settling
-            assert lane.is_queued or is_settling, f"{lane.key} has no turn"
+            assert lane.is_queued or is_settling or lane.is_asking, f"{lane.key} has no turn"
         elif head.state is State.BACKOFF:
             assert (id(head), head.due) in delays or id(head) in due, f"{lane.key} waits for ever"
         elif head.state is State.AWAITED:

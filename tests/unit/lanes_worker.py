@@ -18,6 +18,7 @@ from dispatch.partition import MAX_STEP_S
 from keylane.broker import Position, Received
 from keylane.keyshared import KeySharedSubscription
 from keylane.partitionlog import MemoryMessage
+from tests.unit.lanes_hearing import Hearing, Table
 from tests.unit.lanes_judge import Attempt, Judge
 from tests.unit.lanes_setting import Setting
 from tests.unit.lanes_verify import verify
@@ -47,6 +48,7 @@ class Worker:
         subscription: KeySharedSubscription,
         judge: Judge,
         user_of: Callable[[Position], str],
+        table: Table,
     ) -> None:
         self.number = number
         self.name = name
@@ -55,6 +57,7 @@ class Worker:
         self._subscription = subscription
         self._judge = judge
         self._user_of = user_of
+        self.hearing = Hearing(table)
         #: Says what happens, for a trace.
         self.tell: Callable[[str], None] | None = None
         self.is_connected = self.is_member = False
@@ -227,13 +230,24 @@ class Worker:
             0.0 if self.is_open else self._closed_s + min(now - self.stepped_at, MAX_STEP_S)
         )
         lanes.advance(now)
+        self.hearing.hear(lanes, now)
         self._ask(now)
         if not self.is_draining:
-            self.starting += lanes.start_attempts(now)
+            self.starting += [e for e in lanes.start_attempts(now) if not self._divert(e)]
         self._obey(now)
         self.is_open = lanes.may_receive(now)
         self.send(now)
         self._plan(now)
+
+    def _divert(self, entry: Entry) -> bool:
+        user = self._user_of(entry.position)
+        is_diverted = self.hearing.divert(self.lanes, entry, user)
+        if is_diverted:
+            self._say(f"gives {entry.position} ({user}) up untried")
+            attempt = Attempt(self.number, self.name, entry, entry.position, user)
+            self._judge.divert(attempt)
+            self.condemned[entry] = attempt
+        return is_diverted
 
     def begin(self, now: float, loop_now: float | None = None) -> None:
         """The attempts begin, unless the process was stopped since it decided to."""
@@ -285,6 +299,7 @@ class Worker:
             self._check_retries(positions)
             if self.is_connected:
                 self._nacks.append((now + self._setting.nack_delay_s, positions))
+        self.hearing.ask(commands.ask, now)
         if self.can_reach:
             self.notes += [note for _, note in commands.notes]
 
@@ -361,7 +376,7 @@ class Worker:
 
     def _plan(self, now: float) -> None:
         wakes_at = self.lanes.wake_at(now)
-        at = min(now + STEP_S, now + STEP_S if wakes_at is None else wakes_at)
+        at = min(now + STEP_S, math.inf if wakes_at is None else wakes_at, self.hearing.next_at())
         if self.can_reach:
             if self._acks:
                 at = min(at, self._acks[0][0])

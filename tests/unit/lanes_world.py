@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dispatch.commands import Note
 from keylane.broker import OutgoingMessage, Position
 from keylane.partitionlog import PartitionLog
+from tests.unit.lanes_hearing import Table
 from tests.unit.lanes_judge import Attempt, Judge
 from tests.unit.lanes_setting import Setting
 from tests.unit.lanes_subscription import SlowSubscription
@@ -54,6 +55,8 @@ class World:
         #: Whether workers hear what others tell them.
         self.hears = True
         self._number = 0
+        #: Who is held.
+        self.table = Table(lag_s=self.setting.table_lag_s)
         self.trace: Callable[[str], None] | None = None
 
     # What people do
@@ -81,7 +84,13 @@ class World:
         name = next(name for name in NAMES if name not in taken)
         self._number += 1
         worker = Worker(
-            self._number, name, self.setting, self.subscription, self.judge, self._user_of
+            self._number,
+            name,
+            self.setting,
+            self.subscription,
+            self.judge,
+            self._user_of,
+            self.table,
         )
         worker.tell = self.say if self.trace else None
         self.workers.append(worker)
@@ -144,6 +153,10 @@ class World:
         if worker is None or not worker.burying:
             return
         attempt = worker.burying.pop(place % len(worker.burying))
+        if self.setting.options.holding.is_on:
+            # First of all, so that nobody goes on behind a dead letter that is there already.
+            if worker.hearing.says_itself(attempt.user, self.now):
+                self.judge.hold(attempt)
         self.say(f"{worker.name} buries {attempt.position}: {is_confirmed}")
         if is_confirmed:
             self.judge.finish(attempt, is_dead=True)
@@ -152,6 +165,12 @@ class World:
         else:
             worker.lanes.keep_condemned(attempt.entry, 1.0, self.now)
         self.turn(worker)
+
+    def release(self, user: str) -> None:
+        """Somebody lets the user go on."""
+        self.table.say(self.now, user, is_held=False)
+        self.judge.held.pop(user, None)
+        self.say(f"{user} is released")
 
     def receive(self, which: int, at_most: int) -> None:
         worker = self.pick(which)

@@ -20,6 +20,7 @@ from itertools import accumulate
 from random import Random
 from typing import Final, TypeAlias
 
+from dispatch.holding import Holding
 from tests.unit import lanes_faults
 from tests.unit.lanes_ending import check_silence, drain
 from tests.unit.lanes_setting import Gated, Setting
@@ -31,6 +32,9 @@ DRAWS = 5
 MOST_WORKERS = 4
 #: From this seed on there are attempts that do not count, and users that are slow.
 SPARING: Final = 1_000_000_000
+
+#: And from this one on users are held after a dead letter.
+HOLDING: Final = 2_000_000_000
 
 _TRICKLE, _OVERTAKING, _LONG_TAILS, _FAULTY, _ONE_FAULT = 0, 2, 3, 4, 6
 _NARROW = frozenset({1, 8, 9})
@@ -101,7 +105,11 @@ def draw_schedule(seed: int) -> Schedule:
         for fault, weight in _FAULTS.items():
             weights[fault] = weight * rng.choice((0, 0, 0, 1, 2))
     setting = _draw_setting(rng, kind)
-    if seed >= SPARING:
+    if seed >= HOLDING:
+        weights[_refuse] = rng.choice((1.0, 3.0))
+        weights[_release] = rng.choice((0.0, 0.5))
+        setting = _with_held_users(setting, rng)
+    elif seed >= SPARING:
         weights[_spare] = rng.choice((1.0, 4.0))
         setting = _with_slow_users(setting, rng)
     return Schedule(
@@ -148,6 +156,11 @@ def _with_slow_users(setting: Setting, rng: Random) -> Setting:
     slow_after_s, share = rng.choice((0.1, 0.4, 2.0)), rng.choice((0.3, 0.5))
     options = replace(setting.options, slow_after_s=slow_after_s, slow_share=share)
     return replace(setting, options=options)
+
+
+def _with_held_users(setting: Setting, rng: Random) -> Setting:
+    options = replace(setting.options, holding=Holding(dead_letter=True))
+    return replace(setting, options=options, table_lag_s=rng.choice((0.02, 0.5, 3.0, 30.0)))
 
 
 def _of(draw: float, *choices: float) -> float:
@@ -200,6 +213,10 @@ def _spare(world: World, draw: Draw) -> None:
 
 def _refuse(world: World, draw: Draw) -> None:
     world.finish(_which(draw[0]), "refused", _which(draw[2]))
+
+
+def _release(world: World, draw: Draw) -> None:
+    world.release(_user(world, draw[0]))
 
 
 def _bury(world: World, draw: Draw) -> None:

@@ -15,7 +15,7 @@ from tests.unit.lanes_ending import check_silence, drain
 from tests.unit.lanes_search import search
 from tests.unit.lanes_setting import Gated, Setting
 from tests.unit.lanes_world import World
-from tests.unit.schedules import SPARING
+from tests.unit.schedules import HOLDING, SPARING
 
 #: `make deep` looks through many more.
 SCHEDULES = 10_000
@@ -166,4 +166,10 @@ def test_the_promises_hold_in_every_schedule_of_ten_thousand_seeds() -> None:
 @pytest.mark.timeout(600)
 def test_they_hold_while_attempts_do_not_count_and_users_are_slow() -> None:
     found = search(range(SPARING, SPARING + SCHEDULES // 5), os.cpu_count() or 1)
+    assert found is None, f"python -m tests.unit.schedules --shrink --seed {found.seed}"
+
+
+@pytest.mark.timeout(600)
+def test_nobody_who_is_held_is_attempted_wherever_his_events_go() -> None:
+    found = search(range(HOLDING, HOLDING + SCHEDULES // 5), os.cpu_count() or 1)
     assert found is None, f"python -m tests.unit.schedules --shrink --seed {found.seed}"

@@ -1,0 +1,70 @@
+"""Breakages of leave: lanes that go on though their user is held."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.unit.mutant import Mutant, in_lanes
+from tests.unit.schedules import HOLDING
+
+_DOUBT: Final = "self._doubt(lane)\n"
+
+MUTANTS: Final = (
+    in_lanes(
+        "nobody asks for leave",
+        "        if self.options.holding.is_on:\n",
+        "        if False:\n",
+        first=HOLDING,
+    ),
+    in_lanes(
+        "a lane that opens has leave",
+        "        lane.add(entry)\n        self._doubt(lane)\n",
+        "        lane.add(entry)\n",
+        first=HOLDING,
+    ),
+    in_lanes(
+        "a head that was away has leave",
+        "        if entry is lane.head or lane.is_given_back:\n            self._doubt(lane)\n",
+        "",
+        first=HOLDING,
+    ),
+    in_lanes(
+        "what was given back has leave",
+        "        if entry is lane.head or lane.is_given_back:\n            self._doubt(lane)\n",
+        "        if entry is lane.head:\n            self._doubt(lane)\n",
+        first=HOLDING,
+    ),
+    in_lanes(
+        "a lane of before a lost connection has leave",
+        "            self._doubt(lane)\n            self._tally.drop_all_but_running",
+        "            self._tally.drop_all_but_running",
+        first=HOLDING,
+    ),
+    in_lanes(
+        "a lane that asked already asks no more",
+        "            elif not lane.is_asking:\n",
+        "            elif not lane.ticket:\n",
+        first=HOLDING,
+    ),
+    in_lanes(
+        "leave of a lane with a new head is worth nothing",
+        "            if not lane.is_settling:\n"
+        "                self._reconsider(partition, lane, now)\n",
+        "",
+        first=HOLDING,
+    ),
+    Mutant(
+        "a lane has its turn without leave",
+        "dispatch/turns.py",
+        "                and lane.is_cleared\n",
+        "",
+        first=HOLDING,
+    ),
+    Mutant(
+        "an answer to an earlier question is leave",
+        "dispatch/clearance.py",
+        "    return lane.is_asking and lane.ticket == answered.ticket\n",
+        "    return True\n",
+        first=HOLDING,
+    ),
+)
