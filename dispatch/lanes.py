@@ -35,6 +35,7 @@ class Lanes:
     def __init__(self, options: LaneOptions) -> None:
         self.options = options
         self.commands = Commands()
+        self._asks_leave = options.holding.is_on
         self._tally = Tally(options)
         self._redelivery = Redelivery(self._tally, options.burst)
         self._timers = Timers()
@@ -284,7 +285,7 @@ class Lanes:
 
     def _doubt(self, lane: Lane) -> None:
         """What is known of its user may be out of date."""
-        if self.options.holding.is_on:
+        if self._asks_leave:
             clearance.doubt(lane)
 
     def _queue_up(self, partition: Partition, lane: Lane, message: Received, now: float) -> None:

@@ -153,10 +153,10 @@ class World:
         if worker is None or not worker.burying:
             return
         attempt = worker.burying.pop(place % len(worker.burying))
-        if self.setting.options.holding.is_on:
-            # First of all, so that nobody goes on behind a dead letter that is there already.
-            if worker.hearing.says_itself(attempt.user, self.now):
-                self.judge.hold(attempt)
+        # First of all, so that nobody goes on behind a dead letter that is there already.
+        holds = self.setting.options.holding.is_on
+        if holds and worker.hearing.says_itself(attempt.user, self.now):
+            self.judge.hold(attempt)
         self.say(f"{worker.name} buries {attempt.position}: {is_confirmed}")
         if is_confirmed:
             self.judge.finish(attempt, is_dead=True)

@@ -12,7 +12,7 @@ _DOUBT: Final = "self._doubt(lane)\n"
 MUTANTS: Final = (
     in_lanes(
         "nobody asks for leave",
-        "        if self.options.holding.is_on:\n",
+        "        if self._asks_leave:\n",
         "        if False:\n",
         first=HOLDING,
     ),

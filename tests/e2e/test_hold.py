@@ -1,0 +1,87 @@
+"""Users that are held after a dead letter, and let go by a redrive."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+import pytest
+
+from tests.judge import Attempt
+from tests.ledger import sequence
+from tests.stage import FULL, MakeStage, Stage
+from tests.verifying import OK, Answer, VerifyingReceiver
+from tests.waiting import until
+
+pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(180)]
+
+USERS = [f"user-{number}" for number in range(100)]
+FAILING = USERS[::20]
+EVENTS_EACH = 50 if FULL else 20
+#: Events of each user that come while the failing ones are redriven.
+LIVE = 5
+
+
+async def keylane(stage: Stage, *arguments: str) -> dict[str, Any]:
+    """Run a command to its end; what it printed as JSON."""
+    where = ["--service-url", stage.broker.service_url, "--admin-url", stage.broker.admin_url]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "operate", *arguments, "--json", "--topic", stage.topic, *where),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0, out
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+async def is_drained(stage: Stage) -> bool:
+    return await stage.backlog("crm") == 0
+
+
+async def test_held_users_delay_nobody_and_go_on_in_order_after_a_redrive(
+    make_stage: MakeStage,
+) -> None:
+    stage = await make_stage("crm")
+    is_repaired = False
+
+    def plan(attempt: Attempt) -> Answer:
+        fails = attempt.user in FAILING and attempt.n > 1 and not is_repaired
+        return Answer(400) if fails else OK
+
+    receiver = await stage.receive(VerifyingReceiver(plan))
+    ledger = await stage.ledger()
+    hold = ["--on-dead-letter", "hold", "--max-lane-events", "1000"]
+    for name in ("worker-a", "worker-b"):
+        await stage.dispatch("crm", receiver.url, *hold, "--consumer-name", name)
+    await ledger.post(sequence(USERS, EVENTS_EACH))
+    healthy = len(USERS) - len(FAILING)
+    await receiver.delivers(healthy * EVENTS_EACH + len(FAILING), 60.0)
+    await until(lambda: is_drained(stage))
+
+    dead = await stage.dead_letters("crm")
+    for user in FAILING:
+        letters = [letter for letter in dead if letter.user == user]
+        assert [letter.event[1] for letter in letters] == list(range(2, EVENTS_EACH + 1))
+        reasons = [letter.properties["keylane-reason"] for letter in letters]
+        assert reasons == ["rejected"] + ["held"] * (EVENTS_EACH - 2)
+        assert [attempt.n for attempt in receiver.book.of(user)] == [1, 2]
+
+    is_repaired = True
+    attempts_before = len(receiver.book.attempts)
+    more = asyncio.create_task(ledger.post(sequence(USERS, LIVE, first=EVENTS_EACH + 1)))
+    for user in FAILING:
+        told = await keylane(stage, "dlq", "redrive", "crm", "--user", user)
+        assert told["events"] >= EVENTS_EACH - 1, told
+    await more
+    await receiver.delivers(len(USERS) * (EVENTS_EACH + LIVE), 60.0)
+    await until(lambda: is_drained(stage))
+
+    for user in FAILING:
+        again = [a.n for a in receiver.book.attempts[attempts_before:] if a.user == user]
+        assert again == list(range(2, EVENTS_EACH + LIVE + 1))
+    assert receiver.book.verdict().flags == ()
+    listed = await keylane(stage, "dlq", "list", "crm")
+    assert listed["dead_letters"] == 0, listed
