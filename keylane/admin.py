@@ -28,6 +28,7 @@ from yarl import URL
 from keylane.credentials import credentials_of
 from keylane.errors import BrokerError, BrokerUnavailable
 from keylane.masking import mask_url
+from keylane.moment import EARLIEST, LATEST, moment_ms
 from keylane.names import full_topic
 from keylane.settings import PulsarSettings
 from keylane.tls import broker_context
@@ -38,6 +39,8 @@ MAX_REDIRECTS: Final = 5
 DEADLINE_S: Final = 30.0
 #: How Pulsar writes the position before the first message.
 _EARLIEST: Final = {"ledgerId": -1, "entryId": -1, "partitionIndex": -1}
+#: And the one behind the last.
+_LATEST: Final = {"ledgerId": 2**63 - 1, "entryId": 2**63 - 1, "partitionIndex": -1}
 _OK: Final = 200
 _NO_CONTENT: Final = 204
 _REDIRECT: Final = frozenset({301, 302, 307, 308})
@@ -53,9 +56,12 @@ class _Transient(Exception):  # noqa: N818  named by the fact
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class Answer:
+    """What the interface says; `date` is the broker's clock as its web server writes it."""
+
     status: int
     body: Any
+    date: str = ""
 
     @property
     def reason(self) -> str:
@@ -125,10 +131,25 @@ class PulsarAdmin:
         answer = await self._call("GET", f"{_path(topic)}/subscriptions")
         return [str(name) for name in answer.body]
 
-    async def create_subscription(self, topic: str, subscription: str) -> bool:
-        """Subscribe from the earliest message that is kept; false if it was there already."""
-        name = quote(subscription, safe="")
-        return await self._create("PUT", f"{_path(topic)}/subscription/{name}", _EARLIEST)
+    async def create_subscription(
+        self, topic: str, subscription: str, start: str = EARLIEST
+    ) -> bool:
+        """Subscribe from the earliest message that is kept; false if it was there already.
+
+        Or from the latest, or from the first that was published at `start` (RFC 3339) or later.
+        """
+        path, name = _path(topic), quote(subscription, safe="")
+        return await self._create(
+            "PUT", f"{path}/subscription/{name}", await self._place(path, start)
+        )
+
+    async def _place(self, path: str, start: str) -> Any:
+        if start in {EARLIEST, LATEST}:
+            return _EARLIEST if start == EARLIEST else _LATEST
+        # Asked for beforehand, because a subscription that is moved after it was made would stay
+        # at the earliest message if this process ended in between.
+        found = (await self._call("GET", f"{path}/messageid/{moment_ms(start)}")).body
+        return _EARLIEST | {name: found[name] for name in ("ledgerId", "entryId")}
 
     async def policy(self, topic: str, name: str) -> Any:
         """What the topic's policy is set to; None if it is not set on the topic itself."""
@@ -148,10 +169,31 @@ class PulsarAdmin:
         found = (await self.stats(topic))["subscriptions"].get(subscription)
         return None if found is None else dict(found)
 
+    async def cursor(self, topic: str, subscription: str) -> dict[str, Any] | None:
+        """Which messages a subscription has acknowledged; None if it is absent.
+
+        All up to `markDeletePosition`, and the ranges in `individuallyDeletedMessages`.
+        """
+        answer = await self._call("GET", f"{_path(topic)}/internalStats")
+        found = answer.body["cursors"].get(subscription)
+        return None if found is None else dict(found)
+
     async def get(self, path: str) -> dict[str, Any] | None:
         """The object at a path below `/admin/v2/`; None if there is none."""
         answer = await self._call("GET", path, accept={_NOT_FOUND})
         return None if answer.status == _NOT_FOUND else dict(answer.body)
+
+    async def ask(self, path: str) -> Answer:
+        """The answer to a GET below `/admin/v2/`, a refusal as well."""
+        return await self._call("GET", path, accept=range(_OK, _SERVER_ERROR))
+
+    async def ask_of(self, topic: str, what: str) -> Answer:
+        """The same of a topic without partitions, of one partition, or of the whole."""
+        return await self.ask(f"{_path(topic)}/{what}")
+
+    async def delete_partitioned_topic(self, topic: str) -> None:
+        """Delete it with all that it holds, though somebody is connected; gone is as good."""
+        await self._call("DELETE", f"{_path(topic)}/partitions?force=true", accept={_NOT_FOUND})
 
     async def _create(self, method: str, path: str, body: Any) -> bool:
         answer = await self._call(method, path, body, accept={_CONFLICT})
@@ -159,7 +201,7 @@ class PulsarAdmin:
 
     async def _call(
         self, method: str, path: str, body: Any = None, accept: Collection[int] = ()
-    ) -> _Answer:
+    ) -> Answer:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_Transient),
             stop=stop_after_delay(self._deadline_s),
@@ -167,7 +209,7 @@ class PulsarAdmin:
             reraise=True,
         )
         try:
-            answer: _Answer = await retrying(self._once, method, path, body)
+            answer: Answer = await retrying(self._once, method, path, body)
         except _Transient as error:
             raise BrokerUnavailable(
                 f"The broker's admin interface at {mask_url(self._url)} did not do what it was "
@@ -178,7 +220,7 @@ class PulsarAdmin:
             return answer
         raise _refusal(method, path, answer)
 
-    async def _once(self, method: str, path: str, body: Any) -> _Answer:
+    async def _once(self, method: str, path: str, body: Any) -> Answer:
         try:
             answer = await self._follow(
                 method, URL(f"{self._url}/admin/v2/{path}", encoded=True), body
@@ -196,7 +238,7 @@ class PulsarAdmin:
             raise _Transient(answer.reason)
         return answer
 
-    async def _follow(self, method: str, url: URL, body: Any) -> _Answer:
+    async def _follow(self, method: str, url: URL, body: Any) -> Answer:
         if self._session is None:
             raise RuntimeError("use PulsarAdmin with `async with`")
         # Followed by hand: aiohttp would drop the token on the way to another broker.
@@ -210,7 +252,8 @@ class PulsarAdmin:
                 method, url, json=body, headers=headers, allow_redirects=False
             ) as response:
                 if response.status not in _REDIRECT:
-                    return _Answer(response.status, _decoded(await response.read()))
+                    said = _decoded(await response.read())
+                    return Answer(response.status, said, response.headers.get("date", ""))
                 url = url.join(URL(response.headers.get("location", ""), encoded=True))
         raise _Transient(f"redirected more than {MAX_REDIRECTS} times")
 
@@ -236,7 +279,7 @@ def _why_not_trusted(error: aiohttp.ClientConnectorCertificateError) -> str:
     return found.verify_message if isinstance(found, ssl.SSLCertVerificationError) else str(found)
 
 
-def _is_transient(method: str, answer: _Answer) -> bool:
+def _is_transient(method: str, answer: Answer) -> bool:
     if answer.status >= _SERVER_ERROR or answer.status == _TOO_MANY:
         return True
     if method == "POST" and answer.status == _CONFLICT:
@@ -246,7 +289,7 @@ def _is_transient(method: str, answer: _Answer) -> bool:
     return answer.status == _NOT_FOUND and "namespace" in answer.reason.lower()
 
 
-def _refusal(method: str, path: str, answer: _Answer) -> BrokerError:
+def _refusal(method: str, path: str, answer: Answer) -> BrokerError:
     said = f"The broker refuses {method} {path.partition('?')[0]} ({answer.reason})"
     if answer.status in _DENIED:
         return BrokerError(

@@ -171,7 +171,11 @@ class Client:
 
         `compacted` gives of each key the latest, at least.
         """
-        start = pulsar.MessageId.earliest if after is None else pulsar.MessageId(-1, *after)
+        start = pulsar.MessageId.earliest
+        if after is not None:
+            # With another number the last message of a partition would count as one that is ahead.
+            _, _, number = topic.rpartition("-partition-")
+            start = pulsar.MessageId(int(number) if number.isdecimal() else -1, *after)
         return self._do(self._client.create_reader, topic, start, is_read_compacted=compacted)
 
     def _do(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:

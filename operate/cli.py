@@ -14,11 +14,16 @@ import typer
 from keylane.errors import KeylaneError
 from keylane.settings import Settings, Source, effective_settings
 from operate.broker.commands import broker_app
+from operate.deadletters.commands import dlq_app
 from operate.destination import destination_of, on_destination
 from operate.destinationcommands import destination_app
+from operate.doctor.commands import doctor_app
 from operate.exits import exit_code_of
 from operate.keys import keys_app
 from operate.options import CONNECTION, with_settings
+from operate.overseeing.commands import overseeing_app
+from operate.overseeing.lanecommands import lane_app, lanes_app
+from operate.replaying.commands import replay_app
 from operate.schema import schema_app
 
 _EXIT_CODES: Final = (
@@ -46,6 +51,12 @@ app.add_typer(broker_app, name="broker")
 app.add_typer(keys_app, name="keys")
 app.add_typer(schema_app, name="schema")
 app.add_typer(destination_app, name="destination")
+app.add_typer(dlq_app, name="dlq")
+app.add_typer(doctor_app)
+app.add_typer(overseeing_app)
+app.add_typer(lanes_app)
+app.add_typer(lane_app, name="lane")
+app.add_typer(replay_app)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 
@@ -196,6 +207,34 @@ def dispatch(
             metavar="URI",
             help="Where to: http(s)://, file:PATH, stdout:, pulsar:TOPIC, redis(s)://, slack:, "
             "smtp(s)://, apprise: (default: destinations.NAME.to in keylane.toml).",
+            show_default=False,
+        ),
+    ] = None,
+    start: Annotated[  # noqa: ARG001  as above
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Where it starts while it has no subscription yet: earliest, latest or an RFC "
+            "3339 time (default: destinations.NAME.start, else earliest).",
+            show_default=False,
+        ),
+    ] = None,
+    on_dead_letter: Annotated[  # noqa: ARG001  as above
+        str | None,
+        typer.Option(
+            metavar="WHAT",
+            help="What becomes of a user's later events after a dead letter: continue (they are "
+            "delivered) or hold (they follow it, untried, until a redrive). Default: "
+            "destinations.NAME.on_dead_letter, else continue.",
+            show_default=False,
+        ),
+    ] = None,
+    on_full_lane: Annotated[  # noqa: ARG001  as above
+        str | None,
+        typer.Option(
+            metavar="WHAT",
+            help="When a user has --max-lane-events: wait (receive nothing more) or hold (that "
+            "user). Default: destinations.NAME.on_full_lane, else wait.",
             show_default=False,
         ),
     ] = None,

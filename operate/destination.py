@@ -11,6 +11,8 @@ from keylane.errors import ConfigurationError
 from keylane.names import subscription_name
 from keylane.settings import Settings, Source
 
+#: Options of the command that are a destination's and nobody else's.
+_GIVEN: Final = ("to", "start", "on_dead_letter", "on_full_lane")
 _OWN: Final = DestinationSettings.model_fields.keys()
 
 
@@ -24,7 +26,7 @@ def on_destination(source: Source, given: Mapping[str, Any]) -> Source:
         return source
     shared = dict(source.overrides.get("dispatch", {}))
     own = {field: shared.pop(field) for field in [*shared] if field in _OWN}
-    own |= {"to": to, "start": given.get("start")}
+    own |= {field: given.get(field) for field in _GIVEN}
     laid = {"dispatch": shared, "destinations": {name: own}}
     return Source(source.config, {**source.overrides, **laid})
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dispatch.control import ENABLED
 from keylane.admin import PulsarAdmin
 from keylane.broker import Broker
-from keylane.names import control_topic
+from keylane.controlrecord import About, Key
 from keylane.settings import Settings
-from keylane.tabletopic import ensure_table
+from operate.controlsession import ControlSession
+from operate.overseeing.pausing import take_back
 
 
 async def resume(name: str, settings: Settings, broker: Broker) -> bool:
@@ -15,15 +15,8 @@ async def resume(name: str, settings: Settings, broker: Broker) -> bool:
 
     The broker has confirmed it when this returns. Raises `BrokerError`.
     """
-    topic = control_topic(settings.topic)
-    async with PulsarAdmin(settings.pulsar) as admin:
-        await ensure_table(admin, topic)
-    kept: dict[str, bytes] = {}
-    table = await broker.table(topic, kept.__setitem__)
-    try:
-        was_disabled = bool(kept.get(name))
-        if was_disabled:
-            await table.put(name, ENABLED)
-    finally:
-        await table.close()
-    return was_disabled
+    async with (
+        PulsarAdmin(settings.pulsar) as admin,
+        ControlSession(settings, admin, broker) as control,
+    ):
+        return await take_back(control, Key(name, About.DESTINATION))

@@ -8,7 +8,7 @@ from keylane.admin import PulsarAdmin
 from keylane.moment import EARLIEST
 from keylane.names import subscription_name
 from keylane.settings import Settings
-from keylane.topics import ensure_destination, ensure_topic
+from keylane.topics import ensure_destination, ensure_redrive, ensure_topic
 
 
 async def setup(

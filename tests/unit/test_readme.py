@@ -77,8 +77,8 @@ def flat(text: str) -> str:
 def options() -> dict[str, str]:
     """Every option by the setting that it sets, both as the commands name them."""
     found = {p.name: p.opts[0] for command in commands().values() for p in command.params}
-    # The only setting whose option is the command's own.
-    return found | {"destinations_NAME_to": found["to"]}
+    # The only settings whose options are the command's own.
+    return found | {f"destinations_NAME_{name}": found[name] for name in ("to", "start")}
 
 
 def setting_row(setting: Setting, option: str) -> Row:

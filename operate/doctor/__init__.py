@@ -1,0 +1,1 @@
+"""`keylane doctor`: whether a broker keeps what Keylane promises, and what mends it if not."""

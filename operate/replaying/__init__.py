@@ -1,0 +1,1 @@
+"""`keylane replay`: events that the topic still keeps, delivered to one destination once more."""

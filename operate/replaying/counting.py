@@ -1,0 +1,63 @@
+"""One pass over what the topic keeps: how much is wanted, and whether the beginning is gone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from keylane.admin import PulsarAdmin
+from keylane.names import partition_topic
+from keylane.pulsarlog import PulsarLogs
+from keylane.settings import Settings
+from operate.replaying.plan import Count, Tally
+from operate.replaying.window import Wanted
+from operate.together import all_of
+
+
+async def count(
+    settings: Settings,
+    admin: PulsarAdmin,
+    partitions: Sequence[int],
+    wanted: Wanted,
+    watch: Callable[[int], None],
+) -> Count:
+    """Read keys and properties of the window; `watch` hears how many events were read.
+
+    Raises `BrokerUnavailable`.
+    """
+    tallies = {partition: Tally(wanted, partition) for partition in partitions}
+    begins: list[int] = []
+    read = 0
+
+    async def count_one(logs: PulsarLogs, tally: Tally, part: str) -> None:
+        nonlocal read
+        reader = await logs.reader(part, from_ms=wanted.read_from_ms)
+        while batch := await reader.read():
+            for message in batch:
+                tally.add(message)
+            read += len(batch)
+            watch(read)
+            if wanted.is_past(batch[-1]):
+                break
+
+    # A session of its own, which closes the readers with all that they have fetched ahead.
+    async with PulsarLogs(settings.pulsar) as logs:
+        parts = {n: partition_topic(settings.topic, n) for n in partitions}
+        await all_of(*(count_one(logs, tallies[n], part) for n, part in parts.items()))
+        for part in parts.values():
+            begin = await _begin_ms(logs, admin, part)
+            if begin is not None:
+                begins.append(begin)
+    # A partition that had its first event so late looks the same as one that was trimmed.
+    begin = max(begins, default=0)
+    return Count.of(tallies.values(), begin if begin > wanted.from_ms else None)
+
+
+async def _begin_ms(logs: PulsarLogs, admin: PulsarAdmin, part: str) -> int | None:
+    """When the earliest event that is kept was published; None if there never was one."""
+    reader = await logs.reader(part)
+    if kept := await reader.read(1):
+        return kept[0].publish_time_ms
+    found = (await admin.ask_of(part, "internalStats")).body
+    _, _, last_entry = str(found["lastConfirmedEntry"]).partition(":")
+    return time.time_ns() // 1_000_000 if int(last_entry) >= 0 else None
