@@ -234,8 +234,9 @@ def _path(path: object) -> str | None:
 def close_all(closables: Iterable[Any]) -> None:
     """Close what the client opened; blocks."""
     for closable in closables:
-        # What the broker closed already, or can't be told of, is as good as closed.
-        with contextlib.suppress(pulsar.PulsarException):
+        # What is closed already, or can't be told of it, is as good as closed. Of a reader that was
+        # closed before the client says `ValueError`.
+        with contextlib.suppress(pulsar.PulsarException, ValueError):
             closable.close()
 
 

@@ -52,8 +52,8 @@ def pause(
     again = " (it was before)" if done.was_paused else ""
     _conclude(
         done.as_dict(),
-        f"{destination} is paused{again}: {_counted(done.heard.confirmed)}.",
-        f"The pause stays said, and they go by it as soon as they hear it. Until then they may "
+        f"{destination} is paused{again}",
+        "The pause stays said, and they go by it as soon as they hear it. Until then they may "
         f"start attempts. Look: keylane status {destination}; then run this again.",
         as_json=as_json,
     )
@@ -84,7 +84,7 @@ def resume(
     because = " and ".join(what) or "it was neither paused nor disabled"
     _conclude(
         done.as_dict(),
-        f"{destination} goes on ({because}): {_counted(done.heard.confirmed)}.",
+        f"{destination} goes on ({because})",
         f"They go on as soon as they hear it. Look: keylane status {destination}; then run this "
         "again.",
         as_json=as_json,
@@ -119,18 +119,22 @@ def status(
 
 def _conclude(told: dict[str, Any], said: str, if_not: str, *, as_json: bool) -> None:
     """Print what came of it; ends with 75 if somebody has not confirmed."""
+    confirmed, unconfirmed = told["confirmed"], told["unconfirmed"]
     if as_json:
         typer.echo(json.dumps(told))
+    elif unconfirmed:
+        running = len(confirmed) + len(unconfirmed)
+        typer.echo(f"{said}, but only {len(confirmed)} of {running} workers have confirmed it.")
     else:
-        typer.echo(said)
-    if unconfirmed := told["unconfirmed"]:
+        typer.echo(f"{said}: {_counted(confirmed)}.")
+    if unconfirmed:
         _tell(f"Not confirmed in time by {', '.join(unconfirmed)}. {if_not}")
         raise typer.Exit(TRY_AGAIN)
 
 
 def _counted(confirmed: list[str]) -> str:
     if not confirmed:
-        return "no worker has confirmed it, those that start find it so"
+        return "no worker runs, those that start find it so"
     number = "1 worker has" if len(confirmed) == 1 else f"{len(confirmed)} workers have"
     return f"{number} confirmed it"
 

@@ -70,13 +70,16 @@ def lanes(
 
 
 def _summed_up(found: Any, user: str | None) -> str:
+    from operate.overseeing import tables
+
     if found.lanes:
-        lanes = "1 lane" if len(found.lanes) == 1 else f"{len(found.lanes)} lanes"
-        return f"{lanes}; {len(found.answered)} workers answered."
+        workers = tables.counted(len(found.answered), "worker")
+        return f"{tables.counted(len(found.lanes), 'lane')}; {workers} answered."
     if not found.answered:
-        return f"{found.destination} has no worker that could say."
+        return f"No worker of {found.destination} has answered."
     whose = "There is no lane" if user is None else f"User '{user}' has no lane"
-    return f"{whose} at the {len(found.answered)} workers of {found.destination}."
+    workers = tables.counted(len(found.answered), "worker")
+    return f"{whose} at {found.destination}; {workers} answered."
 
 
 @lane_app.command(
@@ -201,6 +204,8 @@ def _nothing_waits(found: Any, user: str) -> None:
 
 
 def _described(lane: dict[str, Any], lanes_in_all: int) -> list[tuple[str, str]]:
+    from operate.overseeing import tables
+
     status = "" if lane["last_status"] is None else f"{lane['last_status']}, "
     facts = [
         ("user", lane["user"]),
@@ -209,7 +214,7 @@ def _described(lane: dict[str, Any], lanes_in_all: int) -> list[tuple[str, str]]
         ("state", f"{lane['state'].replace('_', ' ')}, at {lane['worker']}"),
         ("attempts", f"{lane['attempt'] - 1} made so far"),
         ("last answer", f"{status}{lane['last_error']}" if lane["last_error"] else "none"),
-        ("behind it", f"{lane['events'] - 1} events of the user"),
+        ("behind it", f"{tables.counted(lane['events'] - 1, 'event')} of the user"),
     ]
     if lane["partition"] < 0:
         facts.append(("sent", "once more, by a redrive or a replay"))

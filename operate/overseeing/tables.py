@@ -176,6 +176,10 @@ def facts(pairs: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
+def counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def spoken(seconds: float) -> str:
     """A duration as people say it: `0.3 s`, `12 s`, `4 min`, `2.5 h`, `3.0 d`."""
     if seconds < 10:  # noqa: PLR2004  below, a tenth counts

@@ -98,7 +98,8 @@ Answer = Callable[[object, str, object], None]
     [
         (CONFIRMED, 0, "crm is paused: 2 workers have confirmed it."),
         (Heard(["host-crm-0"], []), 0, "crm is paused: 1 worker has confirmed it."),
-        (Heard([], []), 0, "no worker has confirmed it, those that start find it so."),
+        (Heard([], []), 0, "no worker runs, those that start find it so."),
+        (LATE, 75, "crm is paused, but only 1 of 2 workers have confirmed it."),
         (LATE, 75, "Not confirmed in time by host-crm-1. The pause stays said"),
     ],
 )
@@ -144,7 +145,7 @@ def test_lanes_are_a_table_for_people_and_an_object_for_programs(answer: Answer)
     told = run("lanes", "crm").stdout
     for shown in ("user-4", "order-7", "2:7:1", "backoff", "answered 500", "2 min", "17 s"):
         assert shown in told
-    assert "1 lane; 1 workers answered." in told
+    assert "1 lane; 1 worker answered." in told
     assert_is("lanes", run("lanes", "crm", "--json").stdout)
 
 
@@ -159,9 +160,9 @@ def test_workers_without_an_answer_are_named_beside_the_lanes_of_the_others(
 @pytest.mark.parametrize(
     ("options", "answered", "said"),
     [
-        ([], ["host-crm-0"], "There is no lane at the 1 workers of crm."),
-        (["--user", "Ada"], ["host-crm-0"], "User 'Ada' has no lane at the 1 workers of crm."),
-        ([], [], "crm has no worker that could say."),
+        ([], ["host-crm-0"], "There is no lane at crm; 1 worker answered."),
+        (["--user", "Ada"], ["host-crm-0"], "User 'Ada' has no lane at crm; 1 worker answered."),
+        ([], [], "No worker of crm has answered."),
     ],
 )
 def test_that_there_is_no_lane_is_told(
