@@ -25,4 +25,5 @@ async def setup(
             own = settings.destinations.get(name)
             start = own.start if own else EARLIEST
             changes += await ensure_destination(admin, settings.topic, name, start)
+            changes += await ensure_redrive(admin, settings.topic, name)
     return changes

@@ -36,7 +36,7 @@ def doctor(
     destinations: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[DEST]...",
+            metavar="DEST",
             help="Destinations to check (default: those of keylane.toml and of the topic).",
             show_default=False,
         ),

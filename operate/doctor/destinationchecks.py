@@ -192,31 +192,27 @@ class _Checks:
     def redrive(self) -> Iterator[Finding]:
         name, again = self._seen.again_name(self._name), self._destination.again
         if again is None:
-            yield well("redrive.topic", name, "made when its first worker starts")
+            yield well("redrive.topic", name, "made by setup, or when its first worker starts")
             return
-        # Two lines say what is the matter with it; one alone would hide the other.
         if any(found is None for found in again.subscription(self._name).values()):
-            words = ("topics", "create-subscription", "--subscription", self._name)
-            earliest = ("--messageId", "earliest")
             yield error(
                 "redrive.subscription",
                 name,
                 f"no subscription {self._name}",
                 "What is redriven or replayed is not kept, and never delivered.",
-                Mend(command=self._commands.pulsar_admin(*words, *earliest, name)),
+                Mend(command=self._setup),
             )
         else:
             yield well("redrive.subscription", name, self._name)
         if any((s or {}).get("deduplicationStatus") != "Enabled" for s in again.parts.values()):
-            words = ("topics", "set-deduplication", "--enable", name)
             yield warning(
                 "redrive.deduplication",
                 name,
                 "it does not deduplicate",
                 "A redrive that was cut off and is run again delivers some events twice.",
-                Mend(command=self._commands.pulsar_admin(*words)),
+                Mend(command=self._setup),
             )
-        yield from policy_findings(again, self._commands, None)
+        yield from policy_findings(again, self._commands, self._setup)
 
 
 def _other(name: str, topic: TopicSeen, commands: Commands) -> Iterator[Finding]:

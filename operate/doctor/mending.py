@@ -94,14 +94,14 @@ class Commands:
 class TopicMending:
     """Setting up again where that sets it, else Pulsar's own tool: an operator's figure stays."""
 
-    def __init__(self, topic: TopicSeen, commands: Commands, setup: str | None) -> None:
+    def __init__(self, topic: TopicSeen, commands: Commands, setup: str) -> None:
         self._topic = topic
         self.commands = commands
         self.setup = setup
 
     def of(self, policy: str, *words: str, part: str | None = None) -> Mend:
         """`words` are what `pulsar-admin` is told, before the topic's name."""
-        if self.setup is not None and self._is_set_by_setup(policy, part):
+        if self._is_set_by_setup(policy, part):
             return Mend(command=self.setup)
         return Mend(command=self.by_hand(*words))
 

@@ -91,7 +91,7 @@ def _age_quota(topic: TopicSeen, mending: TopicMending) -> Iterator[Finding]:
         "What a stuck user has is dropped after that time, undelivered."
         if is_dropping
         else "One user's stuck event stops all publishing after that time.",
-        mend if mending.setup else Mend(command=remove),
+        mend,
     )
 
 

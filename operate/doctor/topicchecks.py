@@ -43,12 +43,12 @@ def topic_findings(seen: Seen, commands: Commands) -> Iterator[Finding]:
 def policy_findings(
     topic: TopicSeen,
     commands: Commands,
-    setup: str | None,
+    setup: str,
     *,
     is_delivered: bool = True,
     drain: str | None = None,
 ) -> Iterator[Finding]:
-    """`setup` is the command that sets what the topic lacks itself, None if there is none.
+    """`setup` is the command that sets what the topic lacks itself.
 
     `is_delivered` is whether workers get the topic's events, so that its limits matter; `drain` is
     the command that lessens its backlog, if more workers do not.
@@ -137,7 +137,7 @@ def _unacknowledged(topic: TopicSeen, mending: TopicMending) -> Finding:
             f"at most {limit:,} a {name[_PREFIX:].lower()}" for name, limit in low.items()
         ),
         "All events of a stuck user are unacknowledged: at the limit everybody else stops too.",
-        mending.of(next(iter(low))),
+        Mend(command=mending.setup),
     )
 
 

@@ -12,7 +12,7 @@ import pulsar
 import pytest
 
 from keylane.admin import PulsarAdmin
-from keylane.names import dead_letter_topic, full_topic, partition_topic
+from keylane.names import dead_letter_topic, full_topic, partition_topic, redrive_topic
 from keylane.routing import partition_of
 from keylane.settings import PulsarSettings
 from keylane.topics import ensure_destination, ensure_topic
@@ -111,12 +111,14 @@ async def test_a_topic_of_other_hands_without_policies_or_dead_letters_is_found_
     async with PulsarAdmin(access) as admin:
         await admin.create_partitioned_topic(full_topic(topic), 2)
         await admin.create_topic(dead_letter_topic(topic, "crm"))
+        await admin.create_topic(redrive_topic(topic, "crm"))
         await admin.create_subscription(partition_topic(topic, 0), "crm")
     patient = Patient.on(access, topic, partitions=3)
 
     found = await patient.bad()
     assert {"topic.retention", "topic.partitions", "topic.inactivity"} <= found.keys()
     assert {"subscription.missing", "dead_letters.subscription"} <= found.keys()
+    assert {"redrive.subscription", "redrive.deduplication"} <= found.keys()
     assert found["dead_letters.subscription"].severity is Severity.ERROR
     for check in ("topic.partitions", "dead_letters.subscription"):
         await shell.run(found[check])

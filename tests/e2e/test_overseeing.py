@@ -179,10 +179,13 @@ async def test_a_destination_that_does_not_exist_is_refused_with_those_that_do(
 ) -> None:
     stage = await make_stage("crm", "audit", partitions=1)
 
-    refused, no_worker = await asyncio.gather(
+    _, resumed, refused, no_worker = await asyncio.gather(
+        form(stage, "topic-setup", "topic", "setup"),
+        form(stage, "destination-resume", "destination", "resume", "crm"),
         keylane(stage, "pause", "crn", code=78),
         keylane(stage, "lane", "skip", "crm", "Ada", "--yes", code=69),
     )
 
     assert "Destinations there: audit, crm. Did you mean crm?" in refused.stderr
     assert "crm has no worker" in no_worker.stderr
+    assert not resumed["was_disabled"]

@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from operate.overseeing.overseer import Heard
 from operate.overseeing.pausing import Paused, Resumed
 from operate.overseeing.standing import Backlog, Condition, Standing, WorkerStanding, workers_in
 from tests.commandline import alone
-from tests.jsonforms import assert_is, names
+from tests.jsonforms import FOLDER, assert_is, names
 
 __all__ = ["alone"]
 pytestmark = pytest.mark.usefixtures("alone")
@@ -456,3 +457,22 @@ def test_every_form_is_a_schema_that_says_what_it_is_of() -> None:
 def test_what_lacks_a_field_is_not_of_the_form() -> None:
     with pytest.raises(AssertionError, match="'destination' is a required property"):
         assert_is("resume", {"is_paused": False})
+
+
+def test_every_form_is_named_on_the_page_for_operators() -> None:
+    page = (FOLDER.parent / "operating.md").read_text(encoding="utf-8")
+
+    assert [name for name in names() if f"(json/{name}.schema.json)" not in page] == []
+
+
+def test_listings_of_the_settings_have_their_forms(tmp_path: Path) -> None:
+    Path("keylane.toml").write_text(
+        f'[destinations.crm]\nto = "file:{tmp_path}/lines"\n'
+        '[destinations.chat.channels.one]\nto = "stdout:"\n',
+        encoding="utf-8",
+    )
+    run("keys", "create", "shop", "--expires-in", "90")
+
+    assert_is("destination-list", run("destination", "list", "--json").stdout)
+    assert_is("destination-test", run("destination", "test", "crm", "--json").stdout)
+    assert_is("keys-list", run("keys", "list", "--json").stdout)
