@@ -1,8 +1,8 @@
 """Lanes whose turn needs leave: what is known of their user may be out of date here.
 
 Where users can be held (docs/delivery.md), another worker may have said so of one whose events
-come here now. So a lane asks before its first turn, and again whenever its head was away. The shell
-looks at what has been said since, and gives leave; it can also take it back.
+come here now. So a lane asks before its first turn, and again when its head may have been finished
+elsewhere. The shell looks at what has been said since, and gives leave; it can also take it back.
 """
 
 from __future__ import annotations
@@ -34,6 +34,18 @@ def is_valid(answered: Ask) -> bool:
 def clear(lane: Lane) -> None:
     lane.is_cleared = True
     lane.is_asking = False
+
+
+class Doubt:
+    """Makes lanes ask again, where that is needed at all."""
+
+    def __init__(self, *, is_needed: bool) -> None:
+        self._is_needed = is_needed
+
+    def cast(self, lane: Lane) -> None:
+        """What is known of its user may be out of date."""
+        if self._is_needed:
+            doubt(lane)
 
 
 def doubt(lane: Lane) -> None:

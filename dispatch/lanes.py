@@ -35,7 +35,7 @@ class Lanes:
     def __init__(self, options: LaneOptions) -> None:
         self.options = options
         self.commands = Commands()
-        self._asks_leave = options.holding.is_on
+        self._doubt = clearance.Doubt(is_needed=options.holding.is_on).cast
         self._tally = Tally(options)
         self._redelivery = Redelivery(self._tally, options.burst)
         self._timers = Timers()
@@ -216,7 +216,11 @@ class Lanes:
         for partition in self.partitions.values():
             partition.step(now, self.options.freeze_s)
             for lane in settled(partition):
-                self._reconsider(partition, lane, now)
+                # What it weighs has been known since its head came.
+                if lane.is_cleared and lane.head.state is State.HELD:
+                    self._turns.join(lane)
+                else:
+                    self._reconsider(partition, lane, now)
         for timer in self._timers.ring(now):
             self._ring(timer, now)
         for partition in self.partitions.values():
@@ -283,11 +287,6 @@ class Lanes:
         else:
             self._reconsider(partition, lane, now)
 
-    def _doubt(self, lane: Lane) -> None:
-        """What is known of its user may be out of date."""
-        if self._asks_leave:
-            clearance.doubt(lane)
-
     def _queue_up(self, partition: Partition, lane: Lane, message: Received, now: float) -> None:
         entry = Entry(lane, message, message.position)
         self._tally.enter(entry)
@@ -298,6 +297,7 @@ class Lanes:
             # So it is this one that was a head elsewhere, and the other was not.
             entry.attempts_elsewhere = partition.attempts_before(lane.key, message)
             head.attempts_elsewhere = 0
+            self._doubt(lane)
         is_last = lane.entries[-1] is entry
         if is_behind_pages or (is_last and lane.window > self._tally.payload_events):
             self._tally.drop_payload(entry, State.PAGED)
@@ -327,7 +327,7 @@ class Lanes:
             return
         self._tally.move(entry, State.HELD)
         self._tally.hold_payload(entry, message)
-        if entry is lane.head or lane.is_given_back:
+        if lane.is_given_back:
             self._doubt(lane)
         if entry is lane.head:
             lane.is_given_back = False

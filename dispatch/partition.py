@@ -141,7 +141,8 @@ class Partition:
         """
         if note := self.notes.get(message.position):
             return note.attempts_at(message.redelivery_count)
-        return 0 if key in self.served else message.redelivery_count
+        count = message.redelivery_count
+        return count if count and key not in self.served else 0
 
     def confirm(self, asked_at: float) -> None:
         if asked_at >= self.doubted_at:

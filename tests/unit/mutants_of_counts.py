@@ -18,7 +18,7 @@ MUTANTS: Final = (
     # Attempts are counted by the broker where it can be trusted.
     in_partition(
         "attempts of other workers don't count",
-        "        return 0 if key in self.served else message.redelivery_count\n",
+        "        return count if count and key not in self.served else 0\n",
         "        return 0\n",
         first=285,
     ),
@@ -46,8 +46,8 @@ MUTANTS: Final = (
     ),
     in_partition(
         "what comes behind a finished event is taken for attempted",
-        "        return 0 if key in self.served else message.redelivery_count\n",
-        "        return message.redelivery_count\n",
+        "        return count if count and key not in self.served else 0\n",
+        "        return count\n",
         scenario="the_rest_comes_when_its_predecessor_is_finished",
     ),
     in_lanes(

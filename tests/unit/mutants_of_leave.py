@@ -7,32 +7,31 @@ from typing import Final
 from tests.unit.mutant import Mutant, in_lanes
 from tests.unit.schedules import HOLDING
 
-_DOUBT: Final = "self._doubt(lane)\n"
-
 MUTANTS: Final = (
-    in_lanes(
+    Mutant(
         "nobody asks for leave",
-        "        if self._asks_leave:\n",
+        "dispatch/clearance.py",
+        "        if self._is_needed:\n",
         "        if False:\n",
         first=HOLDING,
     ),
     in_lanes(
         "a lane that opens has leave",
-        "        lane.add(entry)\n        self._doubt(lane)\n",
-        "        lane.add(entry)\n",
+        "        self._doubt(lane)\n        self._tally.enter(entry)\n",
+        "        self._tally.enter(entry)\n",
         first=HOLDING,
     ),
     in_lanes(
-        "a head that was away has leave",
-        "        if entry is lane.head or lane.is_given_back:\n            self._doubt(lane)\n",
-        "",
+        "an event that comes before the others has their leave",
+        "            head.attempts_elsewhere = 0\n            self._doubt(lane)\n",
+        "            head.attempts_elsewhere = 0\n",
         first=HOLDING,
     ),
     in_lanes(
         "what was given back has leave",
-        "        if entry is lane.head or lane.is_given_back:\n            self._doubt(lane)\n",
-        "        if entry is lane.head:\n            self._doubt(lane)\n",
-        first=HOLDING,
+        "        if lane.is_given_back:\n            self._doubt(lane)\n",
+        "",
+        first=HOLDING + 7_000,
     ),
     in_lanes(
         "a lane of before a lost connection has leave",
@@ -47,7 +46,7 @@ MUTANTS: Final = (
         first=HOLDING,
     ),
     in_lanes(
-        "leave of a lane with a new head is worth nothing",
+        "leave is worth nothing",
         "            if not lane.is_settling:\n"
         "                self._reconsider(partition, lane, now)\n",
         "",
