@@ -12,9 +12,9 @@ from typing import Final, TypeAlias
 from dispatch.clearance import Ask
 from dispatch.lane import Entry, LaneKey, State
 from dispatch.lanes import Lanes
+from dispatch.orders import is_end_mark
 from keylane.controlrecord import Standing, UserRecord
 from keylane.names import WHOLE
-from keylane.redriven import END
 
 
 class Verdict(Enum):
@@ -52,7 +52,7 @@ class Admission:
             raise AssertionError("an entry without its message was started")
         record = self.users.get(lane.key) if isinstance(lane.key, str) else None
         if lane.partition == WHOLE:
-            if not entry.message.value() and END in entry.message.properties():
+            if is_end_mark(entry):
                 return Verdict.END
             is_held = record is not None and (_is_held(record) or record.has_failed)
         elif self.is_live_stopped or (record is not None and record.standing == Standing.WAITING):

@@ -14,6 +14,8 @@ from dispatch.lanes import Lanes
 from dispatch.retry import Reason
 from keylane.broker import Position
 from keylane.controlrecord import Order, What
+from keylane.names import WHOLE
+from keylane.redriven import END
 
 
 class Orders:
@@ -49,6 +51,9 @@ class Orders:
         entry = lane.head
         if entry.position != position or not can_be_decided(lane):
             return False
+        if is_end_mark(entry):
+            self._log.warning("lane.order_void", user=str(lane.key), because="no event is there")
+            return True
         self._log.warning(f"lane.{order.what}", user=str(lane.key), position=order.position)
         match What(order.what):
             case What.SKIP:
@@ -65,6 +70,14 @@ def can_be_decided(lane: Lane) -> bool:
     head = lane.head
     is_waiting = head.state is State.HELD or head.state is State.BACKOFF
     return is_waiting and not (head.is_condemned or head.is_stray or lane.is_settling)
+
+
+def is_end_mark(entry: Entry) -> bool:
+    """Whether it is no event, but where a redrive of its user ends."""
+    message, lane = entry.message, entry.lane
+    if message is None or lane is None or lane.partition != WHOLE or message.value():
+        return False
+    return END in message.properties()
 
 
 def condemn(lanes: Lanes, entry: Entry, reason: str) -> None:

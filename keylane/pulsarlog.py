@@ -29,7 +29,8 @@ from keylane.settings import PulsarSettings
 #: Messages read at once, and published before their receipts are waited for.
 BATCH: Final = 500
 _SEND_TIMEOUT_S: Final = 30.0
-_READ_TIMEOUT_MS: Final = 10_000
+#: A broker that is busy may take its time, and says that there is more before it can send it.
+_READ_TIMEOUT_MS: Final = 30_000
 #: Bits of a sequence for a message's entry in its ledger (a ledger has 50,000 by default), and for
 #: its index in a batch (1,000 by the client's default).
 _ENTRY_BITS: Final = 24

@@ -36,6 +36,8 @@ pytestmark = pytest.mark.usefixtures("alone")
 COMMANDS = [
     *("config", "topic setup", "ingest", "dispatch", "send", "demo", "up"),
     *("destination list", "destination test", "destination rotate-secret"),
+    *("status", "lanes", "pause", "resume"),
+    *("lane skip", "lane dead-letter", "lane retry-now"),
 ]
 
 

@@ -16,7 +16,7 @@ from keylane.broker import OutgoingMessage, Table
 from keylane.controlrecord import NOTHING, About, Key, Order, Pause, Standing, UserRecord, What
 from keylane.errors import PublishUnconfirmed
 from keylane.memory import MemoryBroker
-from keylane.names import control_topic, redrive_topic
+from keylane.names import WHOLE, control_topic, redrive_topic
 from keylane.questions import Asker, Kind
 from keylane.redriven import REDRIVE, end_of, redriven
 from keylane.routing import partition_of
@@ -338,6 +338,31 @@ async def test_an_order_for_a_stuck_head_is_carried_out_once(
     assert destination.attempts == attempts
     assert reasons(site) == dead
     await until(lambda: desk.kept["crm/order/Ada"] == NOTHING)
+
+
+async def test_an_order_does_not_take_the_end_of_a_redrive(site: Site, desk: Desk) -> None:
+    pause = Pause("p", AT)
+    await desk.say(About.PAUSE, pause.encoded())
+    destination = Scripted(delivered)
+    await site.start(destination, is_ready=False)
+    await until(lambda: site.worker.unready_reasons() == ["paused"])
+    await desk.make_wait("Ada", "run")
+    await site.publish("Ada", "1")
+    await desk.send_again(end_of("run", "Ada"))
+    await until(lambda: site.worker.metrics.counts.received == 2)
+    number, lane = next(
+        (number, partition.lanes["Ada"])
+        for number, partition in site.worker._lanes.partitions.items()
+        if number == WHOLE and "Ada" in partition.lanes
+    )
+    ledger, entry, _ = lane.head.position
+    order = Order(What.SKIP, f"{number}:{ledger}:{entry}", "o", AT)
+    await desk.say(About.ORDER, order.encoded(), "Ada")
+    assert await desk.applied("o")
+    assert len(lane) == 1
+    await desk.say(About.PAUSE, NOTHING)
+    await site.everything_is_done()
+    assert destination.attempts == ["Ada:1:1"]
 
 
 async def test_a_full_lane_holds_its_user_and_nobody_else(site: Site, desk: Desk) -> None:
