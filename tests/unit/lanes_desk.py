@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from dispatch.clearance import Ask
 from dispatch.commands import Note
 from dispatch.lane import Entry
 from dispatch.lanes import Lanes
@@ -50,6 +51,7 @@ class Desk:
         self.returned: list[int] = []
         self.dead: list[Entry] = []
         self.notes: list[Note] = []
+        self.asks: list[Ask] = []
         # Past the time in which everything that opens a lane settles.
         self.wait(10)
 
@@ -71,6 +73,7 @@ class Desk:
         self.returned += [p[1] for p in commands.negative_acknowledge.get(0, ())]
         self.dead += commands.dead_letter
         self.notes += [note for _, note in commands.notes]
+        self.asks += commands.ask
         if self.verifies:
             verify(self.lanes)
         return sorted(self.running)

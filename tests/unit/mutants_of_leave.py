@@ -22,22 +22,10 @@ MUTANTS: Final = (
         first=HOLDING,
     ),
     in_lanes(
-        "an event that comes before the others has their leave",
-        "            head.attempts_elsewhere = 0\n            self._doubt(lane)\n",
-        "            head.attempts_elsewhere = 0\n",
-        first=HOLDING,
-    ),
-    in_lanes(
         "what was given back has leave",
         "        if lane.is_given_back:\n            self._doubt(lane)\n",
         "",
         first=HOLDING + 7_000,
-    ),
-    in_lanes(
-        "a lane of before a lost connection has leave",
-        "            self._doubt(lane)\n            self._tally.drop_all_but_running",
-        "            self._tally.drop_all_but_running",
-        first=HOLDING,
     ),
     in_lanes(
         "a lane that asked already asks no more",
@@ -57,13 +45,6 @@ MUTANTS: Final = (
         "dispatch/turns.py",
         "                and lane.is_cleared\n",
         "",
-        first=HOLDING,
-    ),
-    Mutant(
-        "an answer to an earlier question is leave",
-        "dispatch/clearance.py",
-        "    return lane.is_asking and lane.ticket == answered.ticket\n",
-        "    return True\n",
         first=HOLDING,
     ),
 )
