@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final, Self
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Self, TypeAlias
 
 from keylane.admin import PulsarAdmin
 from keylane.broker import Broker, Table
@@ -14,6 +17,19 @@ from keylane.tabletopic import ensure_table
 
 #: Seconds for the answers of workers that the broker says are there.
 CONFIRM_WITHIN_S: Final = 15.0
+#: Seconds after which it is looked who still runs: a worker that ended will not confirm.
+LOOK_AGAIN_S: Final = 3.0
+#: A record by its key, and its token, empty for one that was taken back. Without a key: all records
+#: that have the token.
+Said: TypeAlias = tuple[Key | None, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Names of workers: who goes by what was said, and who runs but did not say so in time."""
+
+    confirmed: list[str]
+    unconfirmed: list[str]
 
 
 async def workers_of(admin: PulsarAdmin, topic: str, destination: str) -> set[str]:
@@ -76,6 +92,40 @@ class ControlSession:
     async def take_back(self, key: Key) -> None:
         await self.put(key, NOTHING)
 
+    async def heard(
+        self, destination: str, said: Iterable[Said], timeout_s: float = CONFIRM_WITHIN_S
+    ) -> Heard:
+        """Wait until all running workers go by what was said.
+
+        Who joins meanwhile is waited for as well, and who leaves is not.
+        """
+        records = list(said)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
+        confirmed: set[str] = set()
+        running = await self.running(destination)
+        while running - confirmed and (left_s := until - loop.time()) > 0:
+            within_s = min(left_s, LOOK_AGAIN_S)
+            confirmed |= await self._confirmations(destination, records, running, within_s)
+            running = await self.running(destination)
+        return Heard(sorted(running & confirmed), sorted(running - confirmed))
+
+    async def running(self, destination: str) -> set[str]:
+        return await workers_of(self._admin, self._settings.topic, destination)
+
+    async def _confirmations(
+        self, destination: str, records: list[Said], running: set[str], timeout_s: float
+    ) -> set[str]:
+        expected = {(destination, worker) for worker in running}
+        asks = (
+            self.asker.ask(
+                Kind.APPLIED, destination, expected, timeout_s, key=str(key or ""), token=token
+            )
+            for key, token in records
+        )
+        answers = [{str(one["worker"]) for one in each} for each in await asyncio.gather(*asks)]
+        return set.intersection(*answers)
+
     async def unconfirmed(
         self, destination: str, token: str, timeout_s: float = CONFIRM_WITHIN_S
     ) -> set[str]:
@@ -83,9 +133,4 @@ class ControlSession:
 
         Returns the workers that did not say so in time; empty also when none runs.
         """
-        running = await workers_of(self._admin, self._settings.topic, destination)
-        expected = {(destination, worker) for worker in running}
-        if not expected:
-            return set()
-        answers = await self.asker.ask(Kind.APPLIED, destination, expected, timeout_s, token=token)
-        return running - {str(answer["worker"]) for answer in answers}
+        return set((await self.heard(destination, [(None, token)], timeout_s)).unconfirmed)

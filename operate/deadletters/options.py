@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, get_type_hints
 import typer
 
 from operate.deadletters.filters import Filters, is_status
-from operate.when import moment_ms
+from operate.when import moment_of
 
 _PANEL: Final = "Which dead letters (all have to hold)"
 
@@ -99,6 +99,6 @@ def _moment(text: str | None, option: str) -> int | None:
     if text is None:
         return None
     try:
-        return moment_ms(text, time.time_ns() // 1_000_000)
+        return moment_of(text, time.time_ns() // 1_000_000)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=option) from error

@@ -27,12 +27,12 @@ from operate.controlsession import CONFIRM_WITHIN_S, ControlSession
 from operate.deadletters.filters import Filters
 from operate.deadletters.letter import DeadLetter
 from operate.deadletters.outbox import Outbox
-from operate.deadletters.pacing import Pacing
 from operate.deadletters.plan import Figures, batches, plan_of, without_torn
 from operate.deadletters.run import Run, awaited_by, is_held, waits_for_another
 from operate.deadletters.sent import Sent, sent_by
 from operate.deadletters.session import Looking, Taking
 from operate.deadletters.waiting import Waiting
+from operate.pacing import Pacing
 
 #: Is told how many events of how many are on their way; must be quick.
 Tell = Callable[[int, int], None]

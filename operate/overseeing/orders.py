@@ -8,8 +8,9 @@ from typing import Any, Final
 from dispatch.lanereport import LaneRow
 from keylane.controlrecord import About, Key, Order, What, new_token, now
 from keylane.errors import BrokerUnavailable
+from operate.controlsession import Heard
 from operate.overseeing.lanes import LaneAnswers, lanes_at
-from operate.overseeing.overseer import Heard, Overseer
+from operate.overseeing.overseer import Overseer
 
 #: Lanes of one user that are asked for: live, delivered once more, and on their way to another
 #: worker.

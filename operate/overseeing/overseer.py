@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import difflib
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from keylane.admin import PulsarAdmin
-from keylane.controlrecord import Key
 from keylane.errors import ConfigurationError
 from keylane.names import full_topic, partition_topic, subscription_name
 from keylane.questions import Kind
 from keylane.settings import Settings
-from operate.controlsession import CONFIRM_WITHIN_S, ControlSession, workers_of
+from operate.controlsession import CONFIRM_WITHIN_S, ControlSession, Heard, Said
 
-#: A record by its key, and its token; empty for one that was taken back.
-Said: TypeAlias = tuple[Key, str]
 #: Seconds for answers to questions that a worker answers at once.
 ANSWER_WITHIN_S: Final = 3.0
-#: Seconds after which it is looked who still runs: a worker that ended will not confirm.
-LOOK_AGAIN_S: Final = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """Names of workers: who goes by what was said, and who runs but did not say so in time."""
-
-    confirmed: list[str]
-    unconfirmed: list[str]
 
 
 class Overseer:
@@ -63,38 +48,13 @@ class Overseer:
             raise ConfigurationError(unknown(self.topic, destination, found))
 
     async def running(self, destination: str) -> set[str]:
-        return await workers_of(self.admin, self.topic, destination)
+        return await self.control.running(destination)
 
     async def heard(
         self, destination: str, said: Iterable[Said], timeout_s: float = CONFIRM_WITHIN_S
     ) -> Heard:
-        """Wait until all running workers go by what was said.
-
-        Who joins meanwhile is waited for as well, and who leaves is not.
-        """
-        records = list(said)
-        loop = asyncio.get_running_loop()
-        until = loop.time() + timeout_s
-        confirmed: set[str] = set()
-        running = await self.running(destination)
-        while running - confirmed and (left_s := until - loop.time()) > 0:
-            within_s = min(left_s, LOOK_AGAIN_S)
-            confirmed |= await self._confirmations(destination, records, running, within_s)
-            running = await self.running(destination)
-        return Heard(sorted(running & confirmed), sorted(running - confirmed))
-
-    async def _confirmations(
-        self, destination: str, records: list[Said], running: set[str], timeout_s: float
-    ) -> set[str]:
-        expected = {(destination, worker) for worker in running}
-        asks = (
-            self.control.asker.ask(
-                Kind.APPLIED, destination, expected, timeout_s, key=str(key), token=token
-            )
-            for key, token in records
-        )
-        answers = [{str(one["worker"]) for one in each} for each in await asyncio.gather(*asks)]
-        return set.intersection(*answers)
+        """Wait until all running workers go by what was said."""
+        return await self.control.heard(destination, said, timeout_s)
 
     async def ask(
         self,

@@ -10,8 +10,8 @@ from typing import Any
 
 from keylane.controlrecord import About, Key, Pause, new_token, now
 from keylane.errors import ContractError
-from operate.controlsession import CONFIRM_WITHIN_S, ControlSession
-from operate.overseeing.overseer import Heard, Overseer, Said
+from operate.controlsession import CONFIRM_WITHIN_S, ControlSession, Heard, Said
+from operate.overseeing.overseer import Overseer
 
 
 @dataclass(frozen=True, slots=True)

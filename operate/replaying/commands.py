@@ -11,7 +11,8 @@ import typer
 from keylane.settings import Settings
 from operate.options import CONNECTION, with_settings
 from operate.replaying.plan import words_of
-from operate.replaying.window import Wanted, moment_of
+from operate.replaying.window import Wanted
+from operate.when import moment_of
 
 replay_app = typer.Typer()
 

@@ -7,10 +7,9 @@ goes on behind what is stored, and no event is stored a second time.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from keylane.broker import OutgoingMessage
 from keylane.errors import EventTooLarge, KeylaneError
@@ -19,12 +18,10 @@ from keylane.names import partition_topic, redrive_topic
 from keylane.pulsarlog import BATCH, PulsarLogs, SequencedPublisher, sequence_of
 from keylane.pulsarmessage import PulsarMessage
 from keylane.redriven import REPLAY, origin_of
+from operate.pacing import Pacing
 from operate.replaying.plan import Part, Replay
 from operate.replaying.window import SLACK_MS
 from operate.together import all_of
-
-#: Seconds between two turns of a replay that has a rate: a turn publishes what is due by then.
-_TURN_S: Final = 0.1
 
 Copy: TypeAlias = tuple[int, OutgoingMessage]
 
@@ -49,30 +46,6 @@ class Copied:
         return self.published + self.before + self.too_large
 
 
-class Rate:
-    """Shared by all partitions of a replay; `per_second` None is none."""
-
-    def __init__(self, per_second: float | None) -> None:
-        self._per_second = per_second
-        self._free_at = 0.0
-
-    @property
-    def at_once(self) -> int:
-        """So many events may be published in one go."""
-        if self._per_second is None:
-            return BATCH
-        return max(1, min(BATCH, int(self._per_second * _TURN_S)))
-
-    async def wait_for(self, events: int) -> None:
-        """Return when so many more are due."""
-        if self._per_second is None:
-            return
-        now = asyncio.get_running_loop().time()
-        due_at = max(now, self._free_at)
-        self._free_at = due_at + events / self._per_second
-        await asyncio.sleep(due_at - now)
-
-
 class Copying:
     """Publishes what a replay has found; `open` first.
 
@@ -85,7 +58,7 @@ class Copying:
         topic: str,
         destination: str,
         replay: Replay,
-        rate: Rate,
+        pacing: Pacing,
         is_wanted: Callable[[], bool],
         watch: Callable[[int], None],
     ) -> None:
@@ -93,7 +66,7 @@ class Copying:
         self._topic = topic
         self._again = redrive_topic(topic, destination)
         self._replay = replay
-        self._rate = rate
+        self._pacing = pacing
         self._is_wanted = is_wanted
         self._watch = watch
         self._publishers: dict[int, SequencedPublisher] = {}
@@ -152,13 +125,13 @@ class Copying:
             else:
                 copy = self._replay.copy_of(message, properties, self._topic, part.partition)
                 copies.append((sequence, copy))
-        at_once = self._rate.at_once
+        at_once = self._pacing.at_most(BATCH)
         for first in range(0, len(copies), at_once):
             await self._publish_now(part, copies[first : first + at_once])
         self._watch(self.copied.events)
 
     async def _publish_now(self, part: Part, copies: list[Copy]) -> None:
-        await self._rate.wait_for(len(copies))
+        await self._pacing.turn(len(copies))
         if not self._is_wanted():
             raise Cancelled
         publisher = self._publishers[part.partition]

@@ -16,7 +16,8 @@ from keylane.errors import ContractError
 from keylane.event import rfc3339
 from keylane.moment import moment_ms
 from keylane.redriven import origin_id, replayed
-from operate.replaying.window import Wanted, as_asked
+from operate.replaying.window import Wanted
+from operate.when import as_asked
 
 #: Replays that are done and still listed, of each destination.
 KEPT_REPLAYS: Final = 20

@@ -16,7 +16,8 @@ from keylane.routing import partition_of
 from keylane.settings import Settings
 from keylane.topics import ensure_redrive
 from operate.overseeing.overseer import Overseer
-from operate.replaying.copying import Cancelled, Copied, Copying, Rate, publisher_name
+from operate.pacing import Pacing
+from operate.replaying.copying import Cancelled, Copied, Copying, publisher_name
 from operate.replaying.counting import count
 from operate.replaying.live import LivePause, NotNow
 from operate.replaying.plan import Count, Replay, new_id, readable, to_forget
@@ -108,7 +109,7 @@ class Replays:
                 settings.topic,
                 self._destination,
                 replay,
-                Rate(rate),
+                Pacing(rate),
                 lambda: self._is_wanted(replay),
                 watch,
             )

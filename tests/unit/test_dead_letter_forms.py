@@ -21,7 +21,7 @@ from operate.deadletters.groups import Groups
 from operate.deadletters.letter import UNKNOWN, DeadLetter, number_of
 from operate.deadletters.line import line_of, message_of
 from operate.exits import BAD_DATA, USAGE, exit_code_of
-from operate.when import age, moment_ms
+from operate.when import age, moment_of
 from tests.commandline import alone
 from tests.deadletters import Letter
 from tests.messages import BrokenMessage, Message
@@ -138,13 +138,13 @@ def test_filters_that_are_not_known_are_refused() -> None:
     ],
 )
 def test_moments_are_written_as_times_or_as_spans_before_now(text: str, ms: int) -> None:
-    assert moment_ms(text, NOW_MS) == ms
+    assert moment_of(text, NOW_MS) == ms
 
 
-@pytest.mark.parametrize("text", ["", "2x", "h", "2026-01-31T12:00:00", "yesterday"])
-def test_what_could_be_meant_otherwise_is_no_moment(text: str) -> None:
-    with pytest.raises(ValueError, match="no moment"):
-        moment_ms(text, NOW_MS)
+@pytest.mark.parametrize("text", ["", "2x", "h", "yesterday"])
+def test_what_is_no_moment_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no time"):
+        moment_of(text, NOW_MS)
 
 
 def test_ages_are_rough() -> None:

@@ -16,10 +16,12 @@ from keylane.controlrecord import About, Key, Order, Pause, Standing, UserRecord
 from keylane.errors import BrokerUnavailable, ConfigurationError
 from keylane.names import redrive_topic
 from keylane.questions import Kind
+from operate import controlsession
+from operate.controlsession import ControlSession, Heard, Said
 from operate.overseeing import overseer as overseeing
 from operate.overseeing.lanes import lanes_at
 from operate.overseeing.orders import at_work, lanes_of_user, order
-from operate.overseeing.overseer import Heard, Overseer, Said
+from operate.overseeing.overseer import Overseer
 from operate.overseeing.pausing import pause, pause_in, resume
 from operate.overseeing.standing import Condition
 from operate.overseeing.status import standings
@@ -143,7 +145,7 @@ async def test_who_does_not_confirm_is_named_and_the_pause_stays_said(
 async def test_who_leaves_meanwhile_is_not_waited_for(
     site: Site, crm: Overseer, admin: MemoryAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(overseeing, "LOOK_AGAIN_S", 0.2)
+    monkeypatch.setattr(controlsession, "LOOK_AGAIN_S", 0.2)
     await site.start(Scripted(delivered))
     admin.extra["crm"] = ["leaving"]
 
@@ -167,10 +169,10 @@ async def test_who_joins_meanwhile_is_waited_for_as_well(
     await site.start(Scripted(delivered))
     looks = [{"worker-1"}, {"worker-1", "late"}, {"worker-1", "late"}]
 
-    async def running(_self: Overseer, _name: str) -> set[str]:
+    async def running(_self: ControlSession, _name: str) -> set[str]:
         return looks.pop(0)
 
-    monkeypatch.setattr(Overseer, "running", running)
+    monkeypatch.setattr(ControlSession, "running", running)
 
     heard = await crm.heard("crm", [(PAUSE, "")], timeout_s=0.3)
 

@@ -18,11 +18,11 @@ from dispatch.lanereport import LaneRow
 from keylane.controlrecord import What
 from keylane.errors import KeylaneError
 from operate.cli import app
+from operate.controlsession import Heard
 from operate.exits import exit_code_of
 from operate.overseeing import lanecommands, orders, overseer, pausing, tables, waiting
 from operate.overseeing import lanes as asked_lanes
 from operate.overseeing.lanes import LaneAnswers
-from operate.overseeing.overseer import Heard
 from operate.overseeing.pausing import Paused, Resumed
 from operate.overseeing.standing import Backlog, Condition, Standing, WorkerStanding, workers_in
 from tests.commandline import alone

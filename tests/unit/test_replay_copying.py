@@ -11,7 +11,8 @@ from keylane.broker import OutgoingMessage, Position
 from keylane.errors import BrokerUnavailable, EventTooLarge
 from keylane.names import partition_topic, redrive_topic
 from keylane.pulsarlog import BATCH, sequence_of
-from operate.replaying.copying import Cancelled, Copying, Rate
+from operate.pacing import Pacing
+from operate.replaying.copying import Cancelled, Copying
 from operate.replaying.plan import Count, Part, Replay
 from operate.replaying.window import Wanted
 from tests.messages import Message
@@ -104,7 +105,7 @@ async def copy(
     is_wanted: Callable[[], bool] = lambda: True,
     rate: float | None = None,
 ) -> Copying:
-    copying = Copying(logs, "events", "crm", made, Rate(rate), is_wanted, lambda _: None)
+    copying = Copying(logs, "events", "crm", made, Pacing(rate), is_wanted, lambda _: None)
     await copying.open(goes_on=goes_on)
     await copying.run()
     return copying
@@ -181,20 +182,13 @@ async def test_a_lost_broker_comes_out_as_it_is() -> None:
         await copy(logs, replay(part(0, (7, 0, -1)), part(1, (7, 0, -1))))
 
 
-@pytest.mark.parametrize(
-    ("rate", "at_once"), [(None, BATCH), (0.5, 1), (10, 1), (1_000, 100), (1e9, BATCH)]
-)
-def test_a_turn_of_a_rate_is_a_tenth_of_a_second(rate: float | None, at_once: int) -> None:
-    assert Rate(rate).at_once == at_once
-
-
 async def test_a_rate_is_kept_by_all_partitions_together(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr("operate.replaying.copying.asyncio.sleep", sleep)
+    monkeypatch.setattr("operate.pacing.asyncio.sleep", sleep)
     logs = Logs(p0=[event(n) for n in range(50)], p1=[event(n) for n in range(50)])
 
     await copy(logs, replay(part(0, (7, 49, -1)), part(1, (7, 49, -1))), rate=100)

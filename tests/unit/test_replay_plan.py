@@ -24,7 +24,8 @@ from operate.replaying.plan import (
     to_forget,
     words_of,
 )
-from operate.replaying.window import SLACK_MS, Wanted, as_asked, moment_of
+from operate.replaying.window import SLACK_MS, Wanted
+from operate.when import as_asked, moment_of
 from tests.commandline import alone
 from tests.messages import BrokenMessage, Message
 
@@ -70,9 +71,9 @@ def test_a_time_is_so_long_ago_or_a_moment_which_is_in_utc_without_a_zone(
     assert moment_of(text, NOW_MS) == ms
 
 
-@pytest.mark.parametrize("text", ["", "2", "2w", "h", "-2h", "yesterday", "2026-13-01"])
+@pytest.mark.parametrize("text", ["", "2", "2y", "h", "-2h", "yesterday", "2026-13-01"])
 def test_what_is_no_time_is_told_with_what_would_be_one(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is no time: write 2h, 30m or 3d"):
+    with pytest.raises(ValueError, match=r"is no time: write 2h, 30m, 3d or 1w"):
         moment_of(text, NOW_MS)
 
 
