@@ -31,6 +31,7 @@ from bench.latency import Latency, rates_to_measure, receiver_url
 from bench.outage import Outage
 from bench.parts import receiver
 from bench.produce import measure_single_rate
+from bench.replay import Replay
 from bench.scale import FULL, QUICK, Scale
 from bench.slow import Slow
 from bench.stage import Stage
@@ -160,6 +161,11 @@ def _outage(stage: Stage) -> list[Figure]:
         return Outage(stage, failing, healthy).run()
 
 
+def _replay(stage: Stage) -> list[Figure]:
+    with start_receiver() as target:
+        return Replay(stage, target).run()
+
+
 #: In the order in which they are measured.
 PARTS: Final[dict[str, Callable[[Stage], list[Figure]]]] = {
     "ingest": _ingest,
@@ -169,6 +175,7 @@ PARTS: Final[dict[str, Callable[[Stage], list[Figure]]]] = {
     "failing": _failing,
     "slow": _slow,
     "outage": _outage,
+    "replay": _replay,
 }
 
 

@@ -41,6 +41,10 @@ class Scale:
     """For which a destination is down."""
     outage_rate: float
     """Events a second meanwhile."""
+    replay_events: int
+    """That are kept and delivered once more."""
+    replay_rate: float
+    """Events a second that are replayed."""
     slow_s: float
     """After which slow users are answered."""
     known_users: tuple[int, ...]
@@ -68,6 +72,8 @@ FULL: Final = Scale(
     depths=(1_000, 10_000, 100_000, 500_000),
     outage_s=120.0,
     outage_rate=1_000.0,
+    replay_events=20_000,
+    replay_rate=500.0,
     slow_s=30.0,
     known_users=(100, 1_000, 10_000, 100_000, 1_000_000),
     held_up_lanes=(100, 1_000, 10_000, 100_000, 1_000_000),
@@ -90,6 +96,8 @@ QUICK: Final = Scale(
     depths=(100, 1_000),
     outage_s=3.0,
     outage_rate=200.0,
+    replay_events=500,
+    replay_rate=200.0,
     slow_s=2.0,
     known_users=(100, 100_000),
     held_up_lanes=(100, 1_000),

@@ -169,10 +169,9 @@ class Connections:
             consumer.pause()
 
     def resume(self) -> None:
-        """Receive again; what is live, unless that is stopped by itself."""
-        is_live_stopped = self._lanes.partitions.is_live_stopped
+        """Receive again, unless a partition is stopped by itself."""
         for partition, consumer in self.consumers.items():
-            if partition == WHOLE or not is_live_stopped:
+            if self._lanes.partitions.receives(partition):
                 consumer.resume()
             else:
                 consumer.pause()

@@ -251,6 +251,7 @@ class Lanes:
         is_open = self._tally.open_gate(now, is_anything_ready=self._turns.can_start)
         if is_open != was_open:
             self.partitions.receive(is_open=is_open)
+        self.partitions.limit_once_more(self._turns.once_more, self.options.once_more_lanes)
         return is_open
 
     @property

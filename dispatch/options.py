@@ -76,3 +76,8 @@ class LaneOptions:
         what is hoarded here can't be delivered by a worker that joins.
         """
         return 8 * self.lane_share * self.concurrency
+
+    @property
+    def once_more_lanes(self) -> int:
+        """Ready lanes of what is delivered once more at which no more of it is received."""
+        return max(2, 2 * self.concurrency)

@@ -181,19 +181,41 @@ class Partition:
 class Partitions(dict[int, Partition]):
     """The partitions that a worker receives from, by number."""
 
-    #: Nothing is received but what is delivered once more.
-    is_live_stopped = False
-    _is_open = True
+    def __init__(self) -> None:
+        super().__init__()
+        #: Nothing is received but what is delivered once more.
+        self.is_live_stopped = False
+        #: Enough of that waits here.
+        self._is_once_more_full = False
+        self._is_open = True
+        #: How often it changed what is received.
+        self.changes = 0
 
     def receive(self, *, is_open: bool) -> None:
         """Whether messages can reach us: the receive gate is open."""
         self._is_open = is_open
+        self.changes += 1
         for number, partition in self.items():
-            partition.is_receiving = is_open and (number == WHOLE or not self.is_live_stopped)
+            partition.is_receiving = self.receives(number)
+
+    def receives(self, number: int) -> bool:
+        """Whether messages of this partition can reach us."""
+        stopped = self._is_once_more_full if number == WHOLE else self.is_live_stopped
+        return self._is_open and not stopped
 
     def stop_live(self, *, is_stopped: bool) -> None:
         self.is_live_stopped = is_stopped
         self.receive(is_open=self._is_open)
+
+    def limit_once_more(self, ready: int, limit: int) -> None:
+        """Of what is delivered once more, so many lanes could be attempted; take more or not.
+
+        What is live must not wait behind all of it. Open again at half of the limit.
+        """
+        is_full = ready >= (limit // 2 if self._is_once_more_full else limit)
+        if is_full is not self._is_once_more_full:
+            self._is_once_more_full = is_full
+            self.receive(is_open=self._is_open)
 
     def is_anything_once_more(self) -> bool:
         """Whether something is here that the destination gets once more."""

@@ -22,7 +22,7 @@ class Tally:
         self._options = options
         self.counts = [0] * len(State)
         self.load = 0
-        #: Attempts that run for slow users.
+        #: Attempts that run for slow users, and of what is delivered once more.
         self.slow_running = 0
         #: Of entries that wait behind others.
         self.payload_bytes = 0

@@ -1,7 +1,7 @@
 """Whose turn it is: lanes whose head can be attempted, one attempt each, round robin.
 
 Users whose attempts take long stand in a round of their own, which has a share of the slots and no
-more: however many they are, the others find room.
+more: however many they are, the others find room. So does what is delivered once more.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dispatch.lane import Entry, Lane, LaneKey, State
 from dispatch.options import LaneOptions
 from dispatch.partition import Lately, Partition
 from dispatch.tally import Tally
+from keylane.names import WHOLE
 
 #: For so long, at least, a user of whom nothing is here is remembered as slow.
 SLOW_KEPT_S: Final = 300.0
@@ -28,6 +29,8 @@ class Turns:
         self._ready: deque[Lane] = deque()
         self._slow: deque[Lane] = deque()
         self._is_turn_of_slow = False
+        #: How many of those that stand here are delivered once more.
+        self.once_more = 0
         self._slow_users: Lately[LaneKey, None] = Lately(SLOW_KEPT_S)
         self._any_slow = False
 
@@ -72,6 +75,7 @@ class Turns:
             if self._slow and self._may_slow_start and (self._is_turn_of_slow or not ready):
                 lane = self._slow.popleft()
                 self._is_turn_of_slow = False
+                self.once_more -= lane.partition == WHOLE
             elif ready:
                 lane = ready.popleft()
                 self._is_turn_of_slow = True
@@ -93,7 +97,9 @@ class Turns:
         return started
 
     def _line_up(self, lane: Lane) -> None:
-        lane.is_slow = self._any_slow and lane.key in self._slow_users
+        is_once_more = lane.partition == WHOLE
+        self.once_more += is_once_more
+        lane.is_slow = is_once_more or (self._any_slow and lane.key in self._slow_users)
         (self._slow if lane.is_slow else self._ready).append(lane)
 
     def _start(self, lane: Lane, now: float) -> None:

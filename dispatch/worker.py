@@ -125,8 +125,8 @@ class Worker:
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_draining = False
-        #: Whether everything is received, and whether nothing live is all the same.
-        self._gate = (True, False)
+        #: Whether anything is received, and how often it changed what.
+        self._gate = (True, 0)
         self._is_step_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -262,7 +262,7 @@ class Worker:
     def _set_gate(self, now: float) -> None:
         is_open = self._lanes.may_receive(now) and not self._is_draining
         self._tell_of_full_lanes(now)
-        gate = is_open, self._admission.is_live_stopped
+        gate = is_open, self._lanes.partitions.changes
         if gate == self._gate:
             return
         self._gate = gate

@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Self
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
 from keylane.broker import OutgoingMessage, Position, Receipt
 from keylane.credentials import credentials_of
 from keylane.errors import BrokerError, BrokerUnavailable, PublishUnconfirmed
@@ -58,14 +60,29 @@ class LogReader:
 
     def _read(self, at_most: int) -> list[PulsarMessage]:
         batch: list[PulsarMessage] = []
-        try:
-            while len(batch) < at_most and self._reader.has_message_available():
+        while len(batch) < at_most and self._has_more():
+            try:
                 batch.append(PulsarMessage(self._reader.read_next(_READ_TIMEOUT_MS)))
-        except TimedOut as error:
-            raise BrokerUnavailable("The broker sends nothing, though there is more.") from error
-        except ClientError as error:
-            raise BrokerUnavailable(f"The broker's client refused to read: {error}") from error
+            except TimedOut as error:
+                raise BrokerUnavailable(
+                    "The broker sends nothing, though there is more."
+                ) from error
+            except ClientError as error:
+                raise BrokerUnavailable(f"The broker's client refused to read: {error}") from error
         return batch
+
+    def _has_more(self) -> bool:
+        # A topic that was just made, or moves, is not known to its broker for a moment.
+        retrying = Retrying(
+            retry=retry_if_exception_type(ClientError),
+            stop=stop_after_delay(_READ_TIMEOUT_MS / 1000),
+            wait=wait_fixed(0.5),
+            reraise=True,
+        )
+        try:
+            return bool(retrying(self._reader.has_message_available))
+        except ClientError as error:
+            raise BrokerUnavailable(f"The broker does not say what there is: {error}") from error
 
     async def close(self) -> None:
         await asyncio.to_thread(close_all, [self._reader])

@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 #: Seconds between two turns: what is due by then is done at once.
-_TURN_S: Final = 0.1
+_TURN_S: Final = 0.02
 
 
 class Pacing:
