@@ -14,7 +14,8 @@ from dispatch.outcome import Disabled, Forbidden, Outcome, Unavailable
 from dispatch.pace import PaceOptions
 from dispatch.retry import Backoff, RetryPolicy
 from keylane.names import control_topic
-from tests.unit.test_worker import Immediate, Scripted, Site, delivered, site
+from tests.unit.test_worker import site
+from tests.unit.worker_site import Immediate, Scripted, Site, delivered
 from tests.waiting import until
 
 __all__ = ["site"]
