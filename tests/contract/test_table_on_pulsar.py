@@ -53,6 +53,7 @@ async def test_a_table_for_a_time_is_set_up_once_and_keeps_what_was_put(
     assert heard == {"Ada": b"1"}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_a_table_goes_on_when_its_broker_was_killed_and_is_back() -> None:
     own = await asyncio.to_thread(start_local_broker)

@@ -227,6 +227,7 @@ async def test_producers_that_hash_in_another_way_or_mix_users_in_a_batch_are_fo
     assert "mixer" in others["routing.batches"].found
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_limits_ranges_formats_and_permissions_of_a_broker_as_shipped_are_found_and_mended(
     topic: str, tmp_path: Path

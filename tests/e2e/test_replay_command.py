@@ -236,7 +236,7 @@ async def test_a_replay_that_is_killed_and_interrupted_goes_on_without_a_second_
     scene: Scene,
 ) -> None:
     await scene.publish(60)
-    words = ["--from", "1h", "--rate", "300"]
+    words = ["--from", "1h", "--rate", "100"]
 
     killed = scene.start(*words)
     await scene.has_copies(60, killed.tail)

@@ -40,11 +40,4 @@ MUTANTS: Final = (
         "",
         first=HOLDING,
     ),
-    Mutant(
-        "a lane has its turn without leave",
-        "dispatch/turns.py",
-        "                and lane.is_cleared\n",
-        "",
-        first=HOLDING,
-    ),
 )

@@ -46,6 +46,19 @@ def test_an_event_that_comes_before_the_others_needs_leave_of_its_own() -> None:
     assert list(desk.running) == [1]
 
 
+def test_a_lane_that_stands_in_turn_loses_it_when_it_has_to_ask_again() -> None:
+    desk = Desk(holding=Holding(dead_letter=True), concurrency=1)
+    desk.arrive("Bob", 9)
+    answer(desk, desk.asks.pop())
+    desk.arrive("Ada", 2)
+    answer(desk, desk.asks.pop())
+    desk.arrive("Ada", 1)
+    desk.deliver(9)
+    assert list(desk.running) == []
+    answer(desk, desk.asks.pop())
+    assert list(desk.running) == [1]
+
+
 def test_what_comes_after_a_lost_connection_needs_leave_though_the_lane_is_the_same() -> None:
     desk = desk_that_asks()
     desk.arrive("Ada", 1)
