@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from keylane.admin import PulsarAdmin
 from keylane.names import partition_topic
@@ -12,6 +14,10 @@ from keylane.settings import Settings
 from operate.replaying.plan import Count, Tally
 from operate.replaying.window import Wanted
 from operate.together import all_of
+
+#: Events read in one go, and in a second, of each partition.
+_AT_ONCE: Final = 100
+_READ_RATE: Final = 5_000
 
 
 async def count(
@@ -32,13 +38,16 @@ async def count(
     async def count_one(logs: PulsarLogs, tally: Tally, part: str) -> None:
         nonlocal read
         reader = await logs.reader(part, from_ms=wanted.read_from_ms)
-        while batch := await reader.read():
+        while batch := await reader.read(_AT_ONCE):
+            began = time.monotonic()
             for message in batch:
                 tally.add(message)
             read += len(batch)
             watch(read)
             if wanted.is_past(batch[-1]):
                 break
+            # The broker that is read from delivers live events meanwhile.
+            await asyncio.sleep(_AT_ONCE / _READ_RATE - (time.monotonic() - began))
 
     # A session of its own, which closes the readers with all that they have fetched ahead.
     async with PulsarLogs(settings.pulsar) as logs:
