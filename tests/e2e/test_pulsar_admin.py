@@ -163,6 +163,12 @@ async def test_a_worker_that_is_full_works_on_what_was_cleared_until_the_topic_i
         "dispatch", "crm", "--to", receiver.url, *RETRIES, "--max-lane-events", "50"
     )
     await until(lambda: bool(process.logged("lane.full")), 30.0, process.tail)
+
+    async def receives_nothing() -> bool:
+        return sum((await process.metric("keylane_receiving")).values()) == 0
+
+    # A head that is on its way back is waited for.
+    await until(receives_nothing, 10.0, process.tail)
     await ledger.post(sequence(OTHERS, 3))  # nobody receives them
 
     topic = full_topic(stage.topic)
