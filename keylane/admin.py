@@ -47,6 +47,7 @@ _REDIRECT: Final = frozenset({301, 302, 307, 308})
 _DENIED: Final = frozenset({401, 403})
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
+_PRECONDITION: Final = 412
 _TOO_MANY: Final = 429
 _SERVER_ERROR: Final = 500
 
@@ -284,6 +285,9 @@ def _is_transient(method: str, answer: Answer) -> bool:
         return True
     if method == "POST" and answer.status == _CONFLICT:
         # Somebody changed it at the same moment; on a PUT it means "is there already".
+        return True
+    if answer.status == _PRECONDITION and "subscription busy" in answer.reason.lower():
+        # Somebody makes the same subscription, or joins it, in the same moment.
         return True
     # A broker that is just starting has not made its first namespace yet.
     return answer.status == _NOT_FOUND and "namespace" in answer.reason.lower()
