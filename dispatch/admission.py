@@ -42,7 +42,6 @@ class Admission:
     def __init__(self, lanes: Lanes) -> None:
         self._lanes = lanes
         self.users: dict[str, UserRecord] = {}
-        self.is_live_stopped = False
         self._waiting: dict[_Place, Ask] = {}
 
     def verdict(self, entry: Entry) -> Verdict:
@@ -55,7 +54,7 @@ class Admission:
             if is_end_mark(entry):
                 return Verdict.END
             is_held = record is not None and (_is_held(record) or record.has_failed)
-        elif self.is_live_stopped or (record is not None and record.standing == Standing.WAITING):
+        elif self._lanes.partitions.is_live_stopped or _waits(record):
             return Verdict.WAIT
         else:
             is_held = record is not None
@@ -68,7 +67,7 @@ class Admission:
 
     def is_anything_said(self) -> bool:
         """Else every live event is attempted, and none has to be looked at."""
-        return bool(self.users) or self.is_live_stopped
+        return bool(self.users) or self._lanes.partitions.is_live_stopped
 
     def put_off(self, entry: Entry) -> None:
         """It waits until something else is said."""
@@ -91,7 +90,8 @@ class Admission:
 
         The receive gate is to be set anew.
         """
-        self.is_live_stopped = is_stopped
+        if is_stopped is self._lanes.partitions.is_live_stopped:
+            return
         self._lanes.partitions.stop_live(is_stopped=is_stopped)
         if not is_stopped:
             for place in list(self._waiting):
@@ -113,6 +113,10 @@ class Admission:
                 if head.is_condemned or head.state in _AT_WORK:
                     return False
         return True
+
+
+def _waits(record: UserRecord | None) -> bool:
+    return record is not None and record.standing == Standing.WAITING
 
 
 def _is_held(record: UserRecord) -> bool:

@@ -19,8 +19,6 @@ from keylane.questions import Kind, answer
 #: looks.
 IN_FORCE_WITHIN_S: Final = 60.0
 LOOK_EVERY_S: Final = 0.02
-#: Users in one answer at most.
-MAX_LANES: Final = 1_000
 
 
 class Answers:
@@ -72,7 +70,7 @@ class Answers:
             if kind is Kind.STATUS:
                 self._say(token, self._status())
             elif kind is Kind.LANES:
-                top, user = min(MAX_LANES, int(asked.get("top", 20))), asked.get("user")
+                top, user = int(asked.get("top", 20)), asked.get("user")
                 self._say(token, {"lanes": self._lanes(top, user)})
             elif token not in self._open:
                 look = self._look(token, str(asked.get("key", "")), str(asked.get("token", "")))

@@ -8,7 +8,6 @@ of what it says itself, so that all see one order.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
@@ -33,19 +32,15 @@ from keylane.controlrecord import (
     now,
 )
 from keylane.errors import BrokerError, BrokerUnavailable, ContractError
-from keylane.event import rfc3339
 from keylane.names import control_topic
 
-#: What the table keeps of a destination that was enabled again.
-ENABLED: Final = NOTHING
 #: Seconds for what was said to be heard here.
 ECHO_TIMEOUT_S: Final = 5.0
 
 
 def disabled(reason: str) -> bytes:
     """What the table keeps of a destination that wants nothing more."""
-    at = rfc3339(time.time_ns() // 1_000_000)
-    return orjson.dumps({"disabled": reason, "at": at})
+    return orjson.dumps({"disabled": reason, "at": now()})
 
 
 class Control:
@@ -228,32 +223,34 @@ class Control:
             heard.set_result(None)
 
     def _obey(self, key: Key, value: bytes) -> None:
+        token: str | None = None
         match key.about:
             case About.DESTINATION:
-                self._set_disabled(str(orjson.loads(value)["disabled"]) if value else None)
+                reason = str(orjson.loads(value)["disabled"]) if value else None
+                token = "" if value else None
+                self._set_disabled(reason)
             case About.PAUSE:
-                self._set_paused(Pause.decoded(value) if value else None)
+                pause = Pause.decoded(value) if value else None
+                token = pause.token if pause else None
+                self._set_paused(pause)
             case About.USER:
                 record = UserRecord.decoded(value) if value else None
                 Standing(record.standing if record else Standing.HELD)
-                self._remember(key, record.token if record else "", value)
+                token = record.token if record else None
                 self._admission.say(key.of, record, self._loop.time())
             case About.ORDER:
                 order = Order.decoded(value) if value else None
-                self._remember(key, order.token if order else "", value)
+                token = order.token if order else None
                 self._orders.say(key.of, order)
             case _:
                 return
+        if token is None:
+            self._keys.pop(str(key), None)
+        else:
+            self._keys[str(key)] = token
         self._step_soon()
 
-    def _remember(self, key: Key, token: str, value: bytes) -> None:
-        if value:
-            self._keys[str(key)] = token
-        else:
-            self._keys.pop(str(key), None)
-
     def _set_disabled(self, reason: str | None) -> None:
-        self._remember(Key(self._subscription.name, About.DESTINATION), "", (reason or "").encode())
         if reason is not None:
             self._suspend(reason)
         elif self._pace.suspended_because is not None:
@@ -261,12 +258,9 @@ class Control:
             self._log.info("destination.resumed", consequence="attempts go on")
 
     def _set_paused(self, pause: Pause | None) -> None:
-        key = Key(self._subscription.name, About.PAUSE)
-        self._remember(key, pause.token if pause else "", b"1" if pause else b"")
         is_live_stopped = pause is not None and pause.live_only
         is_paused = pause is not None and not pause.live_only
-        if is_live_stopped is not self._admission.is_live_stopped:
-            self._admission.stop_live(is_stopped=is_live_stopped, now=self._loop.time())
+        self._admission.stop_live(is_stopped=is_live_stopped, now=self._loop.time())
         if is_paused is not self._pace.is_paused:
             self._pace.is_paused = is_paused
             self._log.info("destination.paused" if is_paused else "destination.unpaused")

@@ -17,7 +17,8 @@ from keylane.broker import Broker, OutgoingMessage, Publisher, Receipt
 from keylane.errors import BrokerError, PublishUnconfirmed
 from keylane.event import rfc3339
 from keylane.names import dead_letter_topic, partition_topic
-from keylane.redriven import ORIGIN_MESSAGE_ID, REAL_TOPIC, origin_id
+from keylane.place import origin_id
+from keylane.redriven import ORIGIN_MESSAGE_ID, REAL_TOPIC
 
 #: Error texts are cut there: properties count towards the broker's limit of a message.
 MAX_ERROR_CHARACTERS: Final = 1_000

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 
-from keylane.broker import Position, Received
+from keylane.broker import Received
 from keylane.errors import ContractError
 from keylane.event import CORRELATION, Event, from_message
 from keylane.names import WHOLE
+from keylane.place import place_of
 from keylane.redriven import REDRIVE, REPLAY, origin_of
 
 
@@ -40,13 +41,13 @@ class Delivery:
         Of an event that is delivered once more it is where the event lay first.
         """
         if self.is_once_more and (origin := origin_of(self._properties())):
-            return _place(*origin)
+            return place_of(*origin)
         return self.place
 
     @property
     def place(self) -> str:
         """Where this message lies; `position` of an event that is delivered for the first time."""
-        return _place(self.partition, self.message.position)
+        return place_of(self.partition, self.message.position)
 
     @property
     def is_once_more(self) -> bool:
@@ -101,9 +102,3 @@ class Delivery:
             if correlation := event.extensions.get(CORRELATION):
                 facts["correlation"] = correlation
         return facts
-
-
-def _place(partition: int, position: Position) -> str:
-    ledger, entry, index = position
-    place = f"{partition}:{ledger}:{entry}"
-    return place if index < 0 else f"{place}:{index}"

@@ -15,9 +15,9 @@ from dispatch.lane import Entry, Lane, State
 from dispatch.lanes import Lanes
 from dispatch.pace import Pace
 from dispatch.partition import Partition
-from keylane.broker import Position
 from keylane.names import WHOLE
-from keylane.redriven import ORIGIN_MESSAGE_ID, origin_id, origin_of
+from keylane.place import origin_id, place_of
+from keylane.redriven import ORIGIN_MESSAGE_ID, origin_of
 
 #: Lanes that one answer holds at most: it has to fit into a message.
 MOST_LANES: Final = 1_000
@@ -164,16 +164,10 @@ def _positions(lane: Lane, entry: Entry) -> dict[str, str]:
     They differ for an event that is delivered once more, and `position` is then known only while
     its message is here.
     """
-    place = _printed(lane.partition, entry.position)
+    place = place_of(lane.partition, entry.position)
     is_once_more = lane.partition == WHOLE and entry.message is not None
     origin = origin_of(_properties(entry)) if is_once_more else None
-    return {"position": _printed(*origin) if origin else place, "place": place}
-
-
-def _printed(partition: int, position: Position) -> str:
-    ledger, entry, index = position
-    place = f"{partition}:{ledger}:{entry}"
-    return place if index < 0 else f"{place}:{index}"
+    return {"position": place_of(*origin) if origin else place, "place": place}
 
 
 def _properties(entry: Entry) -> dict[str, str]:

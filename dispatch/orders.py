@@ -15,6 +15,7 @@ from dispatch.retry import Reason
 from keylane.broker import Position
 from keylane.controlrecord import Order, What
 from keylane.names import WHOLE
+from keylane.place import read_place
 from keylane.redriven import END
 
 
@@ -27,17 +28,18 @@ class Orders:
         self._orders: dict[str, Order] = {}
 
     def say(self, user: str, order: Order | None) -> None:
-        """What is ordered from now on."""
+        """What is ordered from now on; raises `ValueError` for an order that can't be read."""
         if order is None:
             self._orders.pop(user, None)
         else:
-            _place_of(order)
+            What(order.what)
+            read_place(order.position)
             self._orders[user] = order
 
     def carry_out(self, now: float, carried_out: Callable[[str], None]) -> None:
         """Do what can be done now; to be called with every step."""
         for user, order in list(self._orders.items()):
-            number, position = _place_of(order)
+            number, position = read_place(order.position)
             partition = self._lanes.partitions.get(number)
             lane = partition.lanes.get(user) if partition else None
             is_over = partition is not None and position in partition.finished
@@ -88,10 +90,3 @@ def condemn(lanes: Lanes, entry: Entry, reason: str) -> None:
     history.is_untried = True
     entry.context = history
     lanes.give_up(entry)
-
-
-def _place_of(order: Order) -> tuple[int, Position]:
-    """Raises `ValueError` for what is no place."""
-    partition, ledger, entry, *index = map(int, order.position.split(":"))
-    What(order.what)
-    return partition, (ledger, entry, index[0] if index else -1)

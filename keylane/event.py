@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from keylane.broker import OutgoingMessage, Received
+from keylane.place import origin_id
 
 MAX_USER_CHARACTERS: Final = 256
 MAX_ID_CHARACTERS: Final = 256
@@ -95,7 +96,7 @@ def from_message(message: Received, partition: int) -> Event:
         if name not in _ATTRIBUTES and (name.startswith("ce_") or name in TRACE_PROPERTIES)
     }
     return Event(
-        id=properties.get("ce_id") or _place(message, partition),
+        id=properties.get("ce_id") or origin_id(partition, message.position),
         user=message.key,
         payload=message.value(),
         type=properties.get("ce_type") or DEFAULT_TYPE,
@@ -105,8 +106,3 @@ def from_message(message: Received, partition: int) -> Event:
         accepted_at_ms=accepted_at_ms,
         extensions=extensions,
     )
-
-
-def _place(message: Received, partition: int) -> str:
-    ledger, entry, index = message.position
-    return f"{ledger}:{entry}:{partition}" + (f":{index}" if index >= 0 else "")

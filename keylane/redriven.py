@@ -11,6 +11,7 @@ from typing import Final
 
 from keylane.broker import OutgoingMessage, Position
 from keylane.names import partition_topic
+from keylane.place import origin_id
 
 #: The topic's partition where the event lay first, and its place there: `ledger:entry:partition`.
 #: The names are those of Pulsar's own dead letters.
@@ -62,12 +63,6 @@ def replayed(
 def end_of(token: str, user: str) -> OutgoingMessage:
     """Behind the last event of a user that a redrive sends."""
     return OutgoingMessage(user, b"", {END: token})
-
-
-def origin_id(partition: int, position: Position) -> str:
-    """`ledger:entry:partition`, with the index in a batch behind it: as Pulsar prints an id."""
-    ledger, entry, index = position
-    return f"{ledger}:{entry}:{partition}" + (f":{index}" if index >= 0 else "")
 
 
 def origin_of(properties: Mapping[str, str]) -> tuple[int, Position] | None:

@@ -15,6 +15,7 @@ import structlog
 from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_delay, wait_fixed
 
 from keylane.admin import PulsarAdmin
+from keylane.counted import counted
 from keylane.errors import BrokerUnavailable, ConfigurationError
 from keylane.moment import EARLIEST
 from keylane.names import (
@@ -126,18 +127,18 @@ async def ensure_topic(admin: PulsarAdmin, topic: str, partitions: int | None = 
     wanted = partitions or DEFAULT_PARTITIONS
     changes = []
     if await admin.partitions(name) is None and await admin.create_partitioned_topic(name, wanted):
-        changes.append(f"created {name} with {_counted(wanted)}")
+        changes.append(f"created {name} with {counted(wanted, 'partition')}")
     found = await _partitions(admin, name)
     if partitions and found > partitions:
         raise ConfigurationError(
-            f"{name} has {_counted(found)} and can't shrink to {partitions}; nothing was changed. "
-            f"Use --partitions {found}, or another topic."
+            f"{name} has {counted(found, 'partition')} and can't shrink to {partitions}; nothing "
+            f"was changed. Use --partitions {found}, or another topic."
         )
     if partitions and found < partitions:
         await admin.grow_topic(name, partitions)
         changes.append(
-            f"grew {name} from {found} to {_counted(partitions)}; users move between partitions, "
-            "so what they have undelivered now may be overtaken by newer events"
+            f"grew {name} from {found} to {counted(partitions, 'partition')}; users move between "
+            "partitions, so what they have undelivered now may be overtaken by newer events"
         )
         found = partitions
     return changes + await _ensure_policies(admin, name, _parts(name, found))
@@ -240,7 +241,9 @@ async def _ensure_subscription(
     # Asked for a partition at a time: after growing only some may have it.
     missing = [part for part in parts if subscription not in await admin.subscriptions(part)]
     made = [p for p in missing if await admin.create_subscription(p, subscription, start)]
-    where = f" ({len(made)} of {_counted(len(parts))})" if len(made) < len(parts) else ""
+    where = (
+        f" ({len(made)} of {counted(len(parts), 'partition')})" if len(made) < len(parts) else ""
+    )
     where += "" if start == EARLIEST else f", from {start} on"
     return [f"created subscription {subscription} on {name}{where}"] if made else []
 
@@ -286,7 +289,3 @@ async def _wait_until(behind: Callable[[], Awaitable[list[str]]], name: str) -> 
             f"The policies of {name} are not in force after {IN_FORCE_WITHIN_S:g} s ({left}). "
             "Run `keylane topic setup` again; what was done stays."
         ) from error
-
-
-def _counted(partitions: int) -> str:
-    return f"{partitions} partition{'' if partitions == 1 else 's'}"

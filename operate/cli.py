@@ -25,6 +25,7 @@ from operate.keys import keys_app
 from operate.options import CONNECTION, with_settings
 from operate.overseeing.commands import overseeing_app
 from operate.overseeing.lanecommands import lane_app, lanes_app
+from operate.parameters import AsJson, examples
 from operate.replaying.commands import replay_app
 from operate.schema import schema_app
 
@@ -35,17 +36,13 @@ _EXIT_CODES: Final = (
 )
 
 
-def _examples(*commands: str) -> str:
-    return "\n\n".join(("Examples:", *commands))
-
-
 #: Of a command that takes long and need not be quick.
 _NICENESS: Final = 10
 
 app = typer.Typer(
     name="keylane",
     help="Deliver each user's events in order, from HTTP over Apache Pulsar to many destinations.",
-    epilog=_examples("keylane demo", "keylane topic setup --destination crm", _EXIT_CODES),
+    epilog=examples("keylane demo", "keylane topic setup --destination crm", _EXIT_CODES),
     no_args_is_help=True,
     # A traceback with local variables would show secrets and payloads.
     pretty_exceptions_enable=False,
@@ -62,8 +59,6 @@ app.add_typer(overseeing_app)
 app.add_typer(lanes_app)
 app.add_typer(lane_app, name="lane")
 app.add_typer(replay_app)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 
 
 class Broker(StrEnum):
@@ -103,7 +98,7 @@ def _options_of_all(
     pass
 
 
-@app.command("config", epilog=_examples("keylane config", "keylane config --json"))
+@app.command("config", epilog=examples("keylane config", "keylane config --json"))
 @with_settings(*CONNECTION)
 def show_config(settings: Settings, as_json: AsJson = False) -> None:
     """Print the effective settings, secrets masked."""
@@ -115,7 +110,7 @@ def show_config(settings: Settings, as_json: AsJson = False) -> None:
 
 @topic_app.command(
     "setup",
-    epilog=_examples(
+    epilog=examples(
         "keylane topic setup --partitions 6",
         "keylane topic setup --destination crm --destination audit",
     ),
@@ -149,7 +144,7 @@ def topic_setup(
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "keylane ingest --workers 2",
         "keylane ingest --host 0.0.0.0 --keys-file keylane-keys.json --topic orders",
     )
@@ -178,7 +173,7 @@ def ingest(settings: Settings) -> None:
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "keylane dispatch crm --to https://example.org/hook --workers 2",
         "keylane dispatch audit --to file:audit.jsonl --max-attempts 3 --backoff-max 60",
     )
@@ -255,7 +250,7 @@ def dispatch(
 
 
 @app.command(
-    epilog=_examples("keylane send events.jsonl", "zcat events.json.gz | keylane send - --json")
+    epilog=examples("keylane send events.jsonl", "zcat events.json.gz | keylane send - --json")
 )
 @with_settings()
 def send(
@@ -283,7 +278,7 @@ def send(
     raise typer.Exit(send_and_report(file, url, start_at, give_up_after, as_json=as_json))
 
 
-@app.command(epilog=_examples("keylane demo", "keylane demo --broker memory --json"))
+@app.command(epilog=examples("keylane demo", "keylane demo --broker memory --json"))
 @with_settings("topic")
 def demo(settings: Settings, broker: WhichBroker = Broker.AUTO, as_json: AsJson = False) -> None:
     """Run everything once with sample events, one user failing; then stop it all.
@@ -295,7 +290,7 @@ def demo(settings: Settings, broker: WhichBroker = Broker.AUTO, as_json: AsJson 
     raise typer.Exit(run_demo(settings, broker=broker.value, as_json=as_json))
 
 
-@app.command(epilog=_examples("keylane up", "keylane up --broker pulsar --port 8091"))
+@app.command(epilog=examples("keylane up", "keylane up --broker pulsar --port 8091"))
 @with_settings(*CONNECTION, "ingest.host", "ingest.port")
 def up(settings: Settings, source: Source, broker: WhichBroker = Broker.AUTO) -> None:
     """Run broker, ingest and dispatchers until Ctrl-C.
@@ -310,7 +305,7 @@ def up(settings: Settings, source: Source, broker: WhichBroker = Broker.AUTO) ->
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "keylane receive --port 9000",
         "keylane receive --fail-user user-4 --delay-ms 50 --json",
     )

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from dataclasses import asdict
 from typing import Annotated, Any, Final
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from keylane.broker import Broker
@@ -19,11 +17,11 @@ from keylane.errors import ConfigurationError
 from keylane.masking import mask_url
 from keylane.names import subscription_name
 from keylane.settings import Settings, Source
+from operate.console import console
 from operate.destination import destination_of
 from operate.options import CONNECTION, with_settings
+from operate.parameters import AsJson
 
-#: Where no terminal says how wide it is.
-_WIDTH: Final = 140
 _PAYLOAD: Final = '{"keylane": "test"}'
 
 destination_app = typer.Typer(
@@ -31,7 +29,6 @@ destination_app = typer.Typer(
     no_args_is_help=True,
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The destination's name.")]
 
 
@@ -223,8 +220,7 @@ def _next_steps(rotation: Any, place: str, *, is_first: bool) -> list[str]:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH, markup=False, highlight=False)
     table = Table(*rows[0], box=box.SIMPLE_HEAD)
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
-    console.print(table)
+    console().print(table)

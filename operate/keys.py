@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from keylane.apikeys import (
@@ -23,15 +21,15 @@ from keylane.apikeys import (
     revoke,
 )
 from keylane.settings import Settings
+from operate.console import console
 from operate.exits import FAILED
 from operate.options import with_settings
+from operate.parameters import AsJson, Yes, need_terminal
 
 DEFAULT_FILE: Final = Path("keylane-keys.json")
 
 _KEYS_FILE: Final = "ingest.keys_file"
 _COLUMNS: Final = ("id", "name", "scopes", "topic", "created", "expires", "state")
-#: Where no terminal says how wide it is.
-_WIDTH: Final = 140
 _MOST_DAYS: Final = 36_500
 
 keys_app = typer.Typer(
@@ -39,8 +37,6 @@ keys_app = typer.Typer(
     f"{DEFAULT_FILE} in the working folder.",
     no_args_is_help=True,
 )
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 @keys_app.command(
@@ -118,10 +114,9 @@ def list_keys(settings: Settings, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps({"file": str(path), "keys": [_as_data(key) for key in keys]}))
         return
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH, markup=False, highlight=False)
     if keys:
-        console.print(_table(keys))
-    console.print(f"{len(keys)} keys in {_described(path, settings)}.", soft_wrap=True)
+        console().print(_table(keys))
+    console().print(f"{len(keys)} keys in {_described(path, settings)}.", soft_wrap=True)
 
 
 @keys_app.command(
@@ -133,13 +128,10 @@ def revoke_keys(
     which: Annotated[
         str, typer.Argument(metavar="ID|NAME", help="A key's id, or a name: all keys of that name.")
     ],
-    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    yes: Yes = False,
 ) -> None:
     """Revoke a key, or all keys of a name, for good; services refuse it within seconds."""
-    if not yes and not sys.stdin.isatty():
-        raise typer.BadParameter(
-            "there is no terminal to ask on; say --yes to revoke", param_hint="--yes"
-        )
+    need_terminal(yes, "revoke")
     path = _path(settings)
     active = [key for key in find_keys(read_keys(path), which) if not key.revoked_at]
     if active and not yes:

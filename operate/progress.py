@@ -5,55 +5,99 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, TypeAlias
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from operate.send import Report, Watcher
 
+#: Is told how many of how many are done, None where nobody knows; must be quick.
+Tell: TypeAlias = Callable[[int, int | None], None]
 #: Seconds between two plain lines; a run that is shorter writes none.
 LINE_EVERY_S: Final = 5.0
 
 
 @contextlib.contextmanager
-def watching(total_bytes: int | None) -> Iterator[Watcher]:
-    """Show progress until the block ends; without a total it is counted, not measured."""
+def counting(what: str) -> Iterator[Tell]:
+    """Show how many of how many until the block ends."""
     if sys.stderr.isatty():
-        with _bar(total_bytes) as watch:
-            yield watch
-    else:
-        yield _plain_lines()
+        with _bar(what, MofNCompleteColumn(), TimeRemainingColumn()) as (progress, task):
+            yield lambda done, total: progress.update(task, completed=done, total=total)
+        return
+    is_time = _now_and_then()
+
+    def tell(done: int, total: int | None) -> None:
+        if is_time():
+            of = "" if total is None else f" of {total:,}"
+            sys.stderr.write(f"{what}: {done:,}{of}\n")
+
+    yield tell
 
 
 @contextlib.contextmanager
-def _bar(total_bytes: int | None) -> Iterator[Watcher]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("sending", total=total_bytes)
-
-        def watch(report: Report) -> None:
-            progress.update(task, completed=report.read_bytes, description=_counted(report))
-
-        yield watch
-
-
-def _plain_lines() -> Watcher:
-    last = time.monotonic()
+def watching(total_bytes: int | None) -> Iterator[Watcher]:
+    """Show how far sending is until the block ends; without a total it is counted, not measured."""
+    if sys.stderr.isatty():
+        with _bar("sending", TimeElapsedColumn(), TimeRemainingColumn()) as (progress, task):
+            yield lambda report: progress.update(
+                task, total=total_bytes, completed=report.read_bytes, description=_counted(report)
+            )
+        return
+    is_time = _now_and_then()
 
     def watch(report: Report) -> None:
-        nonlocal last
-        if time.monotonic() - last >= LINE_EVERY_S:
-            last = time.monotonic()
+        if is_time():
             sys.stderr.write(f"{_counted(report)}\n")
 
-    return watch
+    yield watch
+
+
+@contextlib.contextmanager
+def stating(first: str) -> Iterator[Callable[[str], None]]:
+    """Say what is being done until the block ends: on a terminal at once, else now and then."""
+    if sys.stderr.isatty():
+        with Console(stderr=True).status(first) as status:
+            yield status.update
+        return
+    is_time = _now_and_then()
+
+    def tell(line: str) -> None:
+        if is_time():
+            sys.stderr.write(f"{line}\n")
+
+    yield tell
+
+
+@contextlib.contextmanager
+def _bar(what: str, *columns: ProgressColumn) -> Iterator[tuple[Progress, TaskID]]:
+    console = Console(stderr=True)
+    shown = (TextColumn("{task.description}"), BarColumn(), *columns)
+    with Progress(*shown, console=console, transient=True) as progress:
+        yield progress, progress.add_task(what, total=None)
+
+
+def _now_and_then() -> Callable[[], bool]:
+    last = time.monotonic()
+
+    def is_time() -> bool:
+        nonlocal last
+        is_late = time.monotonic() - last >= LINE_EVERY_S
+        if is_late:
+            last = time.monotonic()
+        return is_late
+
+    return is_time
 
 
 def _counted(report: Report) -> str:

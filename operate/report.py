@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from operate.console import console
 from operate.verdict import Evidence, Expectation, Row, Sent
 
 _COLUMNS: Final = ("user", "destination", "delivered", "retried", "dead-lettered", "in order")
-#: Where no terminal says how wide it is.
-_WIDTH: Final = 140
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +50,8 @@ class Report:
         if as_json:
             sys.stdout.write(json.dumps(self.as_dict()) + "\n")
             return
-        console = Console(
-            width=None if sys.stdout.isatty() else _WIDTH, markup=False, highlight=False
-        )
-        console.print(self._table())
-        console.print("\n".join(self._conclusion()))
+        console().print(self._table())
+        console().print("\n".join(self._conclusion()))
 
     def as_dict(self) -> dict[str, object]:
         return {

@@ -16,6 +16,7 @@ from ingest.schemas.files import load_file
 from ingest.schemas.violations import PayloadSchema, Violation, pointer, violations_of
 from operate.eventfile import READ_BYTES, Element, Lines
 from operate.exits import BAD_DATA, FAILED
+from operate.parameters import AsJson
 
 #: Of one payload no more is told than this.
 _MAX_PROBLEMS: Final = 10
@@ -26,8 +27,6 @@ schema_app = typer.Typer(
     help="Check schemas of payloads: JSON Schema (.json), Avro (.avsc), Protobuf (.desc).",
     no_args_is_help=True,
 )
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 
 
 def _schema_file(metavar: str, text: str) -> Any:

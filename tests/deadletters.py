@@ -24,7 +24,7 @@ from operate.deadletters.filters import Filters
 from operate.deadletters.redriving import Options, redrive_letters
 from operate.deadletters.run import user_records
 from tests.messages import Message
-from tests.processes import KEYLANE, Process
+from tests.processes import Process
 from tests.rawtopic import Raw, read_raw
 from tests.stage import Stage
 
@@ -143,24 +143,10 @@ class DeadLetters:
 
     async def dlq(self, *words: str, code: int = 0) -> dict[str, Any]:
         """What `keylane dlq ... --json` with these words prints."""
-        done = await self.run(*words, "--json", code=code)
-        told: dict[str, Any] = json.loads(done.stdout) if done.stdout else {}
-        return told
+        return await self.stage.told("dlq", *words, code=code)
 
-    async def run(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[bytes]:
-        broker = self.stage.broker
-        where = ["--service-url", broker.service_url, "--admin-url", broker.admin_url]
-        done = await asyncio.to_thread(
-            subprocess.run,
-            [str(KEYLANE), "dlq", *words, *where, "--topic", self.stage.topic],
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            cwd=self.stage.folder,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == code, (words, done.returncode, done.stdout, done.stderr)
-        return done
+    async def run(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        return await self.stage.keylane("dlq", *words, code=code)
 
     @property
     def settings(self) -> Settings:

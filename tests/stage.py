@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import os
+import subprocess
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -22,7 +24,7 @@ from operate.broker.local import LocalBroker, start_local_broker
 from tests.brokers import BrokerAddress
 from tests.judge import Book
 from tests.ledger import DeadLetter, Ledger, dead_letters
-from tests.processes import Process
+from tests.processes import KEYLANE, Process
 from tests.verifying import VerifyingReceiver
 
 #: Tests of many events run at the size that is promised, instead of one that keeps the suite short.
@@ -67,6 +69,27 @@ class Stage:
         self._processes.append(process)
         self._exits.push_async_callback(process.close)
         return process
+
+    async def keylane(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run a command on this topic to its end, which has to be with this code."""
+        where = ["--service-url", self.broker.service_url, "--admin-url", self.broker.admin_url]
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [str(KEYLANE), *words, *where, "--topic", self.topic],
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    async def told(self, *words: str, code: int = 0) -> dict[str, Any]:
+        """The same with --json: what it printed."""
+        done = await self.keylane(*words, "--json", code=code)
+        return json.loads(done.stdout) if done.stdout else {}
 
     async def ingest(self, *options: str, env: Mapping[str, str] | None = None) -> Process:
         """Start `keylane ingest` and wait until it is ready."""

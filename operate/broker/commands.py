@@ -12,6 +12,7 @@ from keylane.errors import BrokerUnavailable, ConfigurationError
 from operate.broker.local import LocalBroker, LocalBrokerOptions, start_local_broker
 from operate.broker.records import BrokerRecord, all_records, find_record, held
 from operate.exits import UNAVAILABLE
+from operate.parameters import AsJson
 
 # Those of a Pulsar that was started by hand, and so those that Keylane looks for by itself.
 DEFAULT_SERVICE_PORT: Final = 6650
@@ -21,8 +22,6 @@ broker_app = typer.Typer(
     help="Run a local Pulsar in the background, for trying things out and for tests.",
     no_args_is_help=True,
 )
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
 @broker_app.command(

@@ -12,12 +12,14 @@ from typing import Annotated, Any, BinaryIO, Final, TypeVar
 
 import typer
 
+from keylane.counted import counted
 from keylane.names import subscription_name
 from keylane.settings import Settings
 from operate.deadletters.filters import Filters
 from operate.deadletters.options import with_filters
 from operate.exits import FAILED, INTERRUPTED
 from operate.options import CONNECTION, with_settings
+from operate.parameters import AsJson, Dest, Yes, examples, need_terminal
 
 T = TypeVar("T")
 
@@ -30,17 +32,9 @@ dlq_app = typer.Typer(
     no_args_is_help=True,
 )
 
-Dest = Annotated[str, typer.Argument(metavar="DEST", help="The destination's name.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Don't ask.")]
-
-
-def _examples(*commands: str) -> str:
-    return "\n\n".join(("Examples:", *commands))
-
 
 @dlq_app.command(
-    "list", epilog=_examples("keylane dlq list crm", "keylane dlq list crm --since 2h --json")
+    "list", epilog=examples("keylane dlq list crm", "keylane dlq list crm --since 2h --json")
 )
 @with_settings(*CONNECTION)
 @with_filters
@@ -55,9 +49,9 @@ def list_letters(
 ) -> None:
     """Count dead letters by reason and user, with their ages; nothing is taken away."""
     from operate.deadletters import shown
-    from operate.deadletters.counting import counting
     from operate.deadletters.groups import Groups
     from operate.deadletters.session import looking
+    from operate.progress import counting
 
     groups = Groups()
 
@@ -87,13 +81,13 @@ def list_letters(
     if largest:
         shown.table_of(largest, time.time_ns() // 1_000_000)
     if more:
-        typer.echo(f"{shown.counted(more, 'group')} more; --limit shows them.")
-    letters, users = shown.counted(groups.letters, "dead letter"), len(groups.users)
-    typer.echo(f"{letters} of {shown.counted(users, 'user')} at {dest}.")
+        typer.echo(f"{counted(more, 'group')} more; --limit shows them.")
+    letters, users = counted(groups.letters, "dead letter"), len(groups.users)
+    typer.echo(f"{letters} of {counted(users, 'user')} at {dest}.")
 
 
 @dlq_app.command(
-    epilog=_examples(
+    epilog=examples(
         "keylane dlq show crm 01890a5d-ac96-774b-bcce-b302099a8057",
         "keylane dlq show crm --user user-4 --limit 3 --json",
     )
@@ -125,7 +119,7 @@ def show(
     else:
         typer.echo("\n\n".join(map(shown.letter_text, letters)), nl=bool(letters))
         if more:
-            typer.echo(f"{shown.counted(more, 'dead letter')} more; --limit shows them.")
+            typer.echo(f"{counted(more, 'dead letter')} more; --limit shows them.")
     if not letters:
         typer.echo(f"No dead letter of {dest} is like that.", err=True)
         raise typer.Exit(FAILED)
@@ -148,7 +142,7 @@ async def _first(
 
 
 @dlq_app.command(
-    epilog=_examples(
+    epilog=examples(
         "keylane dlq redrive crm --reason max-attempts --dry-run",
         "keylane dlq redrive crm --user user-4 --rate 100 --wait",
     )
@@ -185,7 +179,7 @@ def redrive(
 
 
 @dlq_app.command(
-    epilog=_examples(
+    epilog=examples(
         "keylane dlq purge crm --reason malformed",
         "keylane dlq purge crm --id 01890a5d-ac96-774b-bcce-b302099a8057 --yes",
     )
@@ -201,14 +195,14 @@ def purge(
     """
     from operate.deadletters.purging import purge_letters
 
-    _need_terminal(yes)
+    need_terminal(yes)
     raise typer.Exit(
         _run(purge_letters(settings, subscription_name(dest), filters, _asker(yes), as_json))
     )
 
 
 @dlq_app.command(
-    epilog=_examples(
+    epilog=examples(
         "keylane dlq export crm crm.jsonl",
         "keylane dlq export crm --user user-4 | jq .payload",
     )
@@ -225,9 +219,9 @@ def export(
     yes: Annotated[bool, typer.Option("--yes", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write dead letters as JSON lines, with payload, key and properties; none is taken away."""
-    from operate.deadletters.counting import counting
     from operate.deadletters.session import looking
     from operate.deadletters.transfer import export as write
+    from operate.progress import counting
 
     async def read(to: BinaryIO) -> int:
         async with looking(settings, subscription_name(dest)) as found:
@@ -261,7 +255,7 @@ def _replacing(file: Path) -> Iterator[BinaryIO]:
 
 @dlq_app.command(
     "import",
-    epilog=_examples("keylane dlq import crm crm.jsonl", "keylane dlq import crm crm.jsonl --json"),
+    epilog=examples("keylane dlq import crm crm.jsonl", "keylane dlq import crm crm.jsonl --json"),
 )
 @with_settings(*CONNECTION)
 def import_letters(
@@ -276,9 +270,9 @@ def import_letters(
     file it goes on where it stopped.
     """
     from operate.deadletters import shown
-    from operate.deadletters.counting import counting
     from operate.deadletters.session import looking
     from operate.deadletters.transfer import Imported, check, import_
+    from operate.progress import counting
 
     async def put() -> Imported:
         async with looking(settings, subscription_name(dest)) as found:
@@ -294,13 +288,13 @@ def import_letters(
         told = {"destination": dest, "imported": done.new, "imported_before": done.there}
         shown.say_json(told)
         return
-    typer.echo(f"{shown.counted(done.new, 'dead letter')} of {file} are at {dest} now.")
+    typer.echo(f"{counted(done.new, 'dead letter')} of {file} are at {dest} now.")
     if done.there:
         typer.echo(f"{done.there:,} were put there by an import of this file before.")
 
 
 @dlq_app.command(
-    epilog=_examples(
+    epilog=examples(
         "keylane dlq release crm --user user-4",
         "keylane dlq release crm --user user-4 --user user-5 --yes",
     )
@@ -320,7 +314,7 @@ def release(
     """
     from operate.deadletters.purging import release_users
 
-    _need_terminal(yes)
+    need_terminal(yes)
     raise typer.Exit(
         _run(release_users(settings, subscription_name(dest), user, _asker(yes), as_json))
     )
@@ -335,13 +329,6 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     except Interrupted:
         typer.echo("Interrupted; the same command goes on from here.", err=True)
         raise typer.Exit(INTERRUPTED) from None
-
-
-def _need_terminal(yes: bool) -> None:
-    if not yes and not sys.stdin.isatty():
-        raise typer.BadParameter(
-            "there is no terminal to ask on; say --yes to do it", param_hint="--yes"
-        )
 
 
 def _asker(yes: bool) -> Any:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-import time
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Final, get_type_hints
 
 import typer
 
 from operate.deadletters.filters import Filters, is_status
-from operate.when import moment_of
+from operate.parameters import moment
 
 _PANEL: Final = "Which dead letters (all have to hold)"
 
@@ -90,15 +89,6 @@ def _filters(
         status=statuses,
         type=tuple(event_type or ()),
         id=tuple(event_id or ()),
-        since_ms=_moment(since, "--since"),
-        until_ms=_moment(until, "--until"),
+        since_ms=None if since is None else moment("--since", since),
+        until_ms=None if until is None else moment("--until", until),
     )
-
-
-def _moment(text: str | None, option: str) -> int | None:
-    if text is None:
-        return None
-    try:
-        return moment_of(text, time.time_ns() // 1_000_000)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint=option) from error

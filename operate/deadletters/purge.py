@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from keylane.controlrecord import About, Key, Standing
 from keylane.questions import Kind
 from operate.controlsession import CONFIRM_WITHIN_S, ControlSession, workers_of
-from operate.deadletters.counting import Tell
 from operate.deadletters.filters import Filters
 from operate.deadletters.groups import Groups
 from operate.deadletters.letter import Place
 from operate.deadletters.plan import without_torn
 from operate.deadletters.run import user_records
 from operate.deadletters.session import Looking, Taking
+from operate.progress import Tell
 
 #: Acknowledged between two words on how far it is.
 _AT_ONCE = 5_000

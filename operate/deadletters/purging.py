@@ -8,13 +8,14 @@ from typing import TypeAlias
 
 import typer
 
+from keylane.counted import counted
 from keylane.settings import Settings
-from operate.deadletters.counting import counting
 from operate.deadletters.filters import Filters
 from operate.deadletters.purge import Marked, Released, held_users, mark, purge, release
 from operate.deadletters.session import Taking, controlling, looking
-from operate.deadletters.shown import counted, names, say_json
+from operate.deadletters.shown import names, say_json
 from operate.exits import DONE, FAILED, TRY_AGAIN
+from operate.progress import counting
 
 #: Asks a person; blocks.
 Ask: TypeAlias = Callable[[str], bool]

@@ -12,12 +12,12 @@ import typer
 
 from keylane.settings import Settings
 from keylane.topics import ensure_redrive
-from operate.deadletters.counting import counting
 from operate.deadletters.filters import Filters
 from operate.deadletters.redrive import Done, Redrive, Unconfirmed
 from operate.deadletters.session import Taking, controlling, looking
 from operate.deadletters.shown import figures_of, finished_line, redrive_lines, say_json
 from operate.exits import DONE, TRY_AGAIN
+from operate.progress import counting
 
 _LOOK_EVERY_S: Final = 0.2
 #: Seconds without a word, after which one is said.

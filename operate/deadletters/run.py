@@ -89,14 +89,14 @@ def is_held(record: UserRecord | None, token: str) -> bool:
     return record.standing == Standing.HELD
 
 
+def waits_for(record: UserRecord | None, token: str) -> bool:
+    return record is not None and record.standing == Standing.WAITING and record.token == token
+
+
 def waits_for_another(record: UserRecord | None, token: str) -> bool:
     return record is not None and record.standing == Standing.WAITING and record.token != token
 
 
 def awaited_by(records: Mapping[str, UserRecord], token: str) -> Collection[str]:
     """The users that wait for the end of this redrive."""
-    return {
-        user
-        for user, record in records.items()
-        if record.standing == Standing.WAITING and record.token == token
-    }
+    return {user for user, record in records.items() if waits_for(record, token)}

@@ -11,8 +11,9 @@ from typing import Final
 
 from keylane.broker import Received
 from keylane.names import WHOLE
+from keylane.place import origin_id
 from keylane.pulsarlog import PulsarLogs
-from keylane.redriven import END, ORIGIN_MESSAGE_ID, REAL_TOPIC, REDRIVE, origin_id, origin_of
+from keylane.redriven import END, ORIGIN_MESSAGE_ID, REAL_TOPIC, REDRIVE, origin_of
 from operate.deadletters.letter import (
     DeadLetter,
     Number,

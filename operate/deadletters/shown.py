@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from keylane.counted import counted
 from keylane.event import rfc3339
+from operate.console import console
 from operate.deadletters.groups import Group
 from operate.deadletters.letter import DeadLetter, properties_of
 from operate.deadletters.line import payload_of
 from operate.deadletters.redrive import Done
 from operate.when import age
 
-#: Where no terminal says how wide it is.
-_WIDTH: Final = 140
 #: Users that a sentence names.
 _NAMED: Final = 10
 
@@ -30,12 +28,11 @@ def say_json(told: Mapping[str, Any]) -> None:
 
 
 def table_of(groups: Sequence[Group], now_ms: int) -> None:
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH, markup=False, highlight=False)
     table = Table("reason", "user", "dead letters", "oldest", "newest", box=box.SIMPLE_HEAD)
     for one in groups:
         oldest, newest = (age(now_ms - at_ms) for at_ms in (one.oldest_ms, one.newest_ms))
         table.add_row(one.reason, one.user, f"{one.count:,}", oldest, newest)
-    console.print(table)
+    console().print(table)
 
 
 def letter_data(letter: DeadLetter) -> dict[str, Any]:
@@ -142,10 +139,6 @@ def finished_line(done: Done, *, is_dry: bool) -> str:
         f"A redrive of {done.run.at} {verb}: {counted(done.figures.events, 'event')} of "
         f"{counted(done.figures.users, 'user')} were left{sent}."
     )
-
-
-def counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def names(users: Sequence[str]) -> str:

@@ -14,10 +14,10 @@ from keylane.errors import BrokerUnavailable, ContractError
 from keylane.names import dead_letter_topic
 from keylane.pulsarlog import BATCH
 from keylane.topics import IN_FORCE_WITHIN_S
-from operate.deadletters.counting import Tell
 from operate.deadletters.filters import Filters
 from operate.deadletters.line import line_of, messages
 from operate.deadletters.session import Looking
+from operate.progress import Tell
 
 _DEDUPLICATION: Final = "deduplicationEnabled"
 #: Bad lines that are named.

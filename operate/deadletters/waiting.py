@@ -11,7 +11,7 @@ from typing import Final
 from keylane.controlrecord import NOTHING, About, Key, Standing, UserRecord, now
 from keylane.errors import BrokerUnavailable
 from operate.controlsession import CONFIRM_WITHIN_S, ControlSession
-from operate.deadletters.run import is_held, user_records
+from operate.deadletters.run import is_held, user_records, waits_for
 
 #: Records on their way to the table at once.
 _AT_ONCE: Final = 200
@@ -55,7 +55,7 @@ class Waiting:
     def behind(self, users: Iterable[str]) -> set[str]:
         """Those of them that don't wait for this redrive."""
         records = self.records()
-        return {user for user in users if not _waits(records.get(user), self._token)}
+        return {user for user in users if not waits_for(records.get(user), self._token)}
 
     async def put(self, users: Iterable[str]) -> set[str]:
         """Return when all wait everywhere: nothing live of them is under way any more.
@@ -84,7 +84,7 @@ class Waiting:
     async def call_off(self) -> None:
         """Let everybody who waits for this redrive go on as before it."""
         records = self.records().items()
-        ours = {user: one for user, one in records if _waits(one, self._token)}
+        ours = {user: one for user, one in records if waits_for(one, self._token)}
         await self._say({user: called_off(one) for user, one in ours.items()})
 
     async def _say(self, values: Mapping[str, bytes]) -> None:
@@ -94,7 +94,3 @@ class Waiting:
         )
         while some := list(itertools.islice(puts, _AT_ONCE)):
             await asyncio.gather(*some)
-
-
-def _waits(record: UserRecord | None, token: str) -> bool:
-    return record is not None and record.standing == Standing.WAITING and record.token == token

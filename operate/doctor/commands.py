@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import sys
-import time
-from collections.abc import Callable, Iterator
 from typing import Annotated, Final
 
 import typer
@@ -15,9 +11,7 @@ import typer
 from keylane.names import full_topic, subscription_name
 from keylane.settings import Settings, Source
 from operate.options import CONNECTION, with_settings
-
-#: Seconds between two lines of progress where there is no terminal.
-_LINE_EVERY_S: Final = 5.0
+from operate.parameters import AsJson
 
 doctor_app = typer.Typer()
 
@@ -54,7 +48,7 @@ def doctor(
     strict: Annotated[
         bool, typer.Option("--strict", help="Let warnings end with exit code 1 as well.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check broker, topic and destinations; each finding comes with the command that mends it.
 
@@ -67,11 +61,12 @@ def doctor(
     from operate.doctor.mending import role_of
     from operate.doctor.shown import as_json as in_json
     from operate.doctor.shown import show
+    from operate.progress import stating
 
     names = [subscription_name(name) for name in destinations or []]
     credentials = credentials_of(settings.pulsar)
     role = role_of(credentials.token() if credentials else None)
-    with _telling() as tell:
+    with stating("connecting") as tell:
         seen = asyncio.run(
             look(settings, names, partitions=partitions, is_with_canary=canary, tell=tell)
         )
@@ -81,23 +76,3 @@ def doctor(
     else:
         show(findings)
     raise typer.Exit(exit_code(findings, is_strict=strict))
-
-
-@contextlib.contextmanager
-def _telling() -> Iterator[Callable[[str], None]]:
-    """Say on standard error what is being done: on a terminal at once, else now and then."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-
-        with Console(stderr=True).status("connecting") as status:
-            yield status.update
-        return
-    last = time.monotonic()
-
-    def tell(line: str) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _LINE_EVERY_S:
-            last = time.monotonic()
-            sys.stderr.write(f"{line}\n")
-
-    yield tell

@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from keylane.counted import counted
+from operate.console import console
 from operate.doctor.findings import Finding, Severity, counts
 
-#: Where no terminal says how wide it is.
-_WIDTH: Final = 140
 _STYLES: Final = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.OK: "green"}
 
 
 def show(findings: Sequence[Finding]) -> None:
     """Print all to standard output. Commands stand on lines of their own, never broken."""
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH, markup=False, highlight=False)
     table = Table("severity", "check", "about", "found", box=box.SIMPLE_HEAD)
     for one in findings:
         style = _STYLES[one.severity]
         table.add_row(Text(one.severity.value, style), one.check, _short(one.subject), one.found)
-    console.print(table)
+    console().print(table)
     for one in findings:
         if one.severity is not Severity.OK:
             for line in _lines(one):
-                console.print(line, soft_wrap=True)
+                console().print(line, soft_wrap=True)
     found = counts(findings)
     errors, warnings = found[Severity.ERROR], found[Severity.WARNING]
-    console.print(
-        f"{errors} error{_s(errors)}, {warnings} warning{_s(warnings)}, "
+    console().print(
+        f"{counted(errors, 'error')}, {counted(warnings, 'warning')}, "
         f"{found[Severity.OK]} checks are well."
     )
 
@@ -62,7 +59,3 @@ def _lines(one: Finding) -> Iterator[str | Text]:
 
 def _short(subject: str) -> str:
     return subject.removeprefix("persistent://")
-
-
-def _s(number: int) -> str:
-    return "" if number == 1 else "s"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from keylane.counted import counted
 from keylane.topics import (
     DEFAULT_PARTITIONS,
 )
@@ -67,7 +68,7 @@ def policy_findings(
 
 def _partitions(seen: Seen, topic: TopicSeen, commands: Commands) -> Iterator[Finding]:
     check, asked = "topic.partitions", seen.asked_partitions
-    found = _counted(topic.partitions)
+    found = counted(topic.partitions, "partition")
     if topic.partitions == 0:
         yield _unpartitioned(seen, topic, commands)
     elif asked is not None and topic.partitions < asked:
@@ -118,7 +119,8 @@ def _missing_parts(topic: TopicSeen, commands: Commands) -> Iterator[Finding]:
         yield error(
             "topic.parts",
             topic.name,
-            f"{len(missing)} of {_counted(topic.partitions)} missing: {', '.join(missing)}",
+            f"{len(missing)} of {counted(topic.partitions, 'partition')} missing: "
+            f"{', '.join(missing)}",
             "Users of these partitions get nothing, and publishing for them fails.",
             Mend(command=commands.pulsar_admin("topics", "create-missed-partitions", topic.name)),
         )
@@ -202,10 +204,6 @@ def _ack_pause(topic: TopicSeen, mending: TopicMending) -> Iterator[Finding]:
             "are more than can be stored.",
             Mend(command=mending.by_hand("topicPolicies", remove)),
         )
-
-
-def _counted(partitions: int) -> str:
-    return f"{partitions} partition{'' if partitions == 1 else 's'}"
 
 
 def _minutes(minutes: int) -> str:

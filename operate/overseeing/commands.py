@@ -11,11 +11,10 @@ import typer
 from keylane.settings import Settings
 from operate.exits import TRY_AGAIN
 from operate.options import CONNECTION, with_settings
+from operate.parameters import AsJson, Dest
 
 overseeing_app = typer.Typer()
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Dest = Annotated[str, typer.Argument(metavar="DEST", help="The destination's name.")]
 #: As long as other commands wait for workers (operate/controlsession.py).
 _WITHIN_S: Final = 15.0
 Within = Annotated[

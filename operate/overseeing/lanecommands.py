@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from typing import Annotated, Any, Final
 
 import typer
 
 from keylane.controlrecord import What
+from keylane.counted import counted
 from keylane.errors import KeylaneError
 from keylane.settings import Settings
+from operate.console import console
 from operate.exits import FAILED, TRY_AGAIN
 from operate.options import CONNECTION, with_settings
+from operate.parameters import AsJson, Dest, Yes, need_terminal
 
 lanes_app = typer.Typer()
 lane_app = typer.Typer(
@@ -21,8 +23,6 @@ lane_app = typer.Typer(
     no_args_is_help=True,
 )
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Dest = Annotated[str, typer.Argument(metavar="DEST", help="The destination's name.")]
 User = Annotated[str, typer.Argument(metavar="USER", help="Whose lane it is.")]
 
 _EXITS: Final = (
@@ -62,7 +62,7 @@ def lanes(
         typer.echo(json.dumps(found.as_dict()))
     else:
         if found.lanes:
-            tables.console().print(tables.lanes(found.lanes))
+            console().print(tables.lanes(found.lanes))
         typer.echo(_summed_up(found, user))
     if found.unanswered:
         _tell(f"No answer of {', '.join(found.unanswered)}: what they have is not shown.")
@@ -70,15 +70,14 @@ def lanes(
 
 
 def _summed_up(found: Any, user: str | None) -> str:
-    from operate.overseeing import tables
 
     if found.lanes:
-        workers = tables.counted(len(found.answered), "worker")
-        return f"{tables.counted(len(found.lanes), 'lane')}; {workers} answered."
+        workers = counted(len(found.answered), "worker")
+        return f"{counted(len(found.lanes), 'lane')}; {workers} answered."
     if not found.answered:
         return f"No worker of {found.destination} has answered."
     whose = "There is no lane" if user is None else f"User '{user}' has no lane"
-    workers = tables.counted(len(found.answered), "worker")
+    workers = counted(len(found.answered), "worker")
     return f"{whose} at {found.destination}; {workers} answered."
 
 
@@ -91,17 +90,14 @@ def skip(
     settings: Settings,
     destination: Dest,
     user: User,
-    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Drop the event that a user waits for, for this destination and for good.
 
     `keylane lane dead-letter` keeps it.
     """
-    if not yes and not sys.stdin.isatty():
-        raise typer.BadParameter(
-            "there is no terminal to ask on; say --yes to drop the event", param_hint="--yes"
-        )
+    need_terminal(yes, "drop the event")
     _order(settings, destination, user, What.SKIP, asks=not yes, as_json=as_json)
 
 
@@ -147,7 +143,7 @@ def _order(
         _nothing_waits(found, user)
     lane = at_work(found.lanes)
     if not as_json:
-        tables.console().print(tables.facts(_described(lane, len(found.lanes))))
+        console().print(tables.facts(_described(lane, len(found.lanes))))
     if asks and not typer.confirm(f"Drop this event for {destination}, for good?", err=True):
         _tell("Nothing was dropped.")
         raise typer.Exit(FAILED)
@@ -204,7 +200,6 @@ def _nothing_waits(found: Any, user: str) -> None:
 
 
 def _described(lane: dict[str, Any], lanes_in_all: int) -> list[tuple[str, str]]:
-    from operate.overseeing import tables
 
     status = "" if lane["last_status"] is None else f"{lane['last_status']}, "
     facts = [
@@ -214,7 +209,7 @@ def _described(lane: dict[str, Any], lanes_in_all: int) -> list[tuple[str, str]]
         ("state", f"{lane['state'].replace('_', ' ')}, at {lane['worker']}"),
         ("attempts", f"{lane['attempt'] - 1} made so far"),
         ("last answer", f"{status}{lane['last_error']}" if lane["last_error"] else "none"),
-        ("behind it", f"{tables.counted(lane['events'] - 1, 'event')} of the user"),
+        ("behind it", f"{counted(lane['events'] - 1, 'event')} of the user"),
     ]
     if lane["partition"] < 0:
         facts.append(("sent", "once more, by a redrive or a replay"))

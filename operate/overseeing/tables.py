@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 
 from operate.overseeing.standing import Condition, Standing, WorkerStanding
 
-#: Where no terminal says how wide it is.
-_WIDTH: Final = 140
 #: Hash ranges that are written out; a ring of a hundred points a worker has hundreds.
 _RANGES_SHOWN: Final = 2
 #: Characters of an error in a table.
@@ -31,10 +28,6 @@ _SAID: Final = {
     "Let live ones go on: keylane resume {name}",
     Condition.SILENT: "No worker of {name} answers. Look at their logs, and at their /readyz.",
 }
-
-
-def console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else _WIDTH, markup=False, highlight=False)
 
 
 def status(standings: Sequence[Standing]) -> RenderableType:
@@ -174,10 +167,6 @@ def facts(pairs: Iterable[tuple[str, str]]) -> Table:
     for pair in pairs:
         table.add_row(*pair)
     return table
-
-
-def counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def spoken(seconds: float) -> str:

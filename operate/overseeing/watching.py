@@ -14,6 +14,7 @@ from keylane.controlrecord import now
 from keylane.errors import BrokerError
 from keylane.names import full_topic
 from keylane.settings import Settings
+from operate.console import console
 from operate.overseeing import tables
 from operate.overseeing.overseer import Overseer, overseeing
 from operate.overseeing.standing import Standing
@@ -56,7 +57,7 @@ def _print(overseer: Overseer, found: Sequence[Standing], *, as_json: bool) -> N
     if as_json:
         sys.stdout.write(json.dumps(as_dict(overseer.topic, found)) + "\n")
     else:
-        tables.console().print(tables.status(found))
+        console().print(tables.status(found))
     sys.stdout.flush()
 
 

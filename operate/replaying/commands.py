@@ -10,9 +10,9 @@ import typer
 
 from keylane.settings import Settings
 from operate.options import CONNECTION, with_settings
+from operate.parameters import AsJson, Dest, moment
 from operate.replaying.plan import words_of
 from operate.replaying.window import Wanted
-from operate.when import moment_of
 
 replay_app = typer.Typer()
 
@@ -33,7 +33,7 @@ _EPILOG: Final = (
 @with_settings(*CONNECTION)
 def replay(  # noqa: PLR0913, PLR0917  each is an option
     settings: Settings,
-    destination: Annotated[str, typer.Argument(metavar="DEST", help="The destination's name.")],
+    destination: Dest,
     since: Annotated[
         str | None,
         typer.Option("--from", metavar="T", help=f"Events published from then on: {_TIME}."),
@@ -79,7 +79,7 @@ def replay(  # noqa: PLR0913, PLR0917  each is an option
             show_default=False,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Deliver events that the topic still keeps to one destination once more.
 
@@ -124,18 +124,11 @@ def _begin(
 ) -> tuple[Wanted, tuple[str, str]]:
     """What is wanted, and the window as it was asked for."""
     now_ms = time.time_ns() // 1_000_000
-    from_ms = _moment("--from", since or "", now_ms)
+    from_ms = moment("--from", since or "", now_ms)
     # What is published while it is counted is live.
-    to_ms = min(now_ms, _moment("--to", until, now_ms) if until else now_ms)
+    to_ms = min(now_ms, moment("--to", until, now_ms) if until else now_ms)
     if from_ms >= to_ms:
         raise typer.BadParameter("is not before --to, or is still to come", param_hint="--from")
     if "" in (user, event_type):
         raise typer.BadParameter("is empty", param_hint="--user" if user == "" else "--type")
     return Wanted(from_ms, to_ms, user, event_type), words_of(since or "", until)
-
-
-def _moment(option: str, text: str, now_ms: int) -> int:
-    try:
-        return moment_of(text, now_ms)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint=option) from error

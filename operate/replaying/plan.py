@@ -15,7 +15,8 @@ from keylane.controlrecord import as_json
 from keylane.errors import ContractError
 from keylane.event import rfc3339
 from keylane.moment import moment_ms
-from keylane.redriven import origin_id, replayed
+from keylane.place import origin_id
+from keylane.redriven import replayed
 from operate.replaying.window import Wanted
 from operate.when import as_asked
 

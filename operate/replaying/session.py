@@ -21,6 +21,7 @@ from keylane.settings import Settings
 from operate.exits import DONE, FAILED, INTERRUPTED, TRY_AGAIN, USAGE
 from operate.overseeing.overseer import Overseer, overseeing
 from operate.overseeing.pausing import pause_in
+from operate.progress import counting
 from operate.replaying import telling
 from operate.replaying.copying import Cancelled
 from operate.replaying.live import NotNow, PausedOtherwise
@@ -66,8 +67,8 @@ class Session:
                 f"one end it first: `keylane replay {self._name} --cancel {begun.id}`."
             )
             return self._go_on(begun, manner)
-        with telling.watching("counting, events read:") as watch:
-            count = self._runner.run(self.replays.count(wanted, watch))
+        with counting("counting, events read") as tell:
+            count = self._runner.run(self.replays.count(wanted, lambda read: tell(read, None)))
         if not manner.as_json:
             typer.echo(telling.counted(self._name, wanted, count))
         for remark in telling.remarks(count):
@@ -124,15 +125,18 @@ class Session:
         return telling.how_to_go_on(self._name, run)
 
     def _publish(self, run: Run, manner: Manner) -> None:
-        with telling.watching("publishing", run.replay.count.events) as watch:
-            self._runner.run(self.replays.publish(run, manner.rate, watch))
+        events = run.replay.count.events
+        with counting("publishing") as tell:
+            publishing = self.replays.publish(run, manner.rate, lambda done: tell(done, events))
+            self._runner.run(publishing)
         # What is published needs this process no more, unless live events wait for it.
         if not run.replay.instead:
             self._runner.run(self.replays.finish(run))
         self._note_hindrances()
         if manner.wait or run.replay.instead:
-            with telling.watching("delivering, left:") as watch:
-                self._runner.run(self.replays.wait_until_delivered(run, watch))
+            with counting("delivering, left") as tell:
+                waiting = self.replays.wait_until_delivered(run, lambda left: tell(left, None))
+                self._runner.run(waiting)
         if run.replay.instead:
             self._runner.run(self.replays.finish(run))
 

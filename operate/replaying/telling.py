@@ -2,66 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import typer
 from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from keylane.event import rfc3339
-from operate.progress import LINE_EVERY_S
+from operate.console import console
 from operate.replaying.plan import Count
 from operate.replaying.run import Run
 from operate.replaying.window import Wanted
 
-#: Where no terminal says how wide it is.
-_WIDTH: Final = 140
 _COLUMNS: Final = ("id", "state", "from", "to", "user", "type", "events", "users")
 
 
 def note(line: str) -> None:
     typer.echo(line, err=True)
-
-
-@contextlib.contextmanager
-def watching(doing: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Show a number that changes until the block ends: a bar, else a line now and then."""
-    if not sys.stderr.isatty():
-        yield _plain_lines(doing, total)
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(doing, total=total)
-        yield lambda number: bar.update(
-            task, completed=number, description=_spoken(doing, number, total)
-        )
-
-
-def _plain_lines(doing: str, total: int | None) -> Callable[[int], None]:
-    last = time.monotonic()
-
-    def watch(number: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= LINE_EVERY_S:
-            last = time.monotonic()
-            note(_spoken(doing, number, total))
-
-    return watch
-
-
-def _spoken(doing: str, number: int, total: int | None) -> str:
-    return f"{doing} {number:,}" + ("" if total is None else f" of {total:,}")
 
 
 def counted(destination: str, wanted: Wanted, count: Count) -> str:
@@ -158,7 +116,6 @@ def as_dict(
 
 
 def table(rows: Sequence[dict[str, Any]]) -> None:
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH, markup=False, highlight=False)
     shown = Table(box=box.SIMPLE_HEAD)
     for column in _COLUMNS:
         # An id is there to be copied.
@@ -168,4 +125,4 @@ def table(rows: Sequence[dict[str, Any]]) -> None:
         numbers = f"{row['events']:,}", f"{row['users']:,}"
         window = row["from"], row["to"], row["user"] or "", row["type"] or ""
         shown.add_row(row["id"], state, *window, *numbers)
-    console.print(shown)
+    console().print(shown)

@@ -71,7 +71,7 @@ async def test_both_sides_recover_by_themselves_when_the_broker_is_back(
     status, retry_after, took_s = await refusal(ingest.url)
     assert status == 503
     assert int(retry_after) >= 1
-    assert took_s < SEND_DEADLINE_S + 1
+    assert took_s < SEND_DEADLINE_S + 5  # of which it needs 0.1 s on an idle machine
 
     await asyncio.to_thread(own_broker.restart)
     await is_ready(ingest, 200, 30.0)

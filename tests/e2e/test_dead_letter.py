@@ -1,27 +1,23 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import subprocess
 import time
 
 import pytest
 
 from keylane.names import dead_letter_topic, partition_topic
-from operate.broker.distribution import find_distribution
-from operate.broker.java import find_java_home
-from tests.brokers import BrokerAddress
 from tests.judge import Attempt
 from tests.ledger import DeadLetter, sequence
-from tests.stage import MakeStage, Stage, assert_kept
+from tests.pulsaradmin import pulsar_admin
+from tests.stage import FULL, MakeStage, Stage, assert_kept
 from tests.verifying import FAILED, OK, Answer, VerifyingReceiver
 
 pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(90)]
 
 BACKOFF_S = 0.5
-#: The broker redelivers 0.1 to 0.35 s after it was asked; the rest is for a busy machine.
-SLACK_S = 0.7
+#: On an idle machine attempts are at most 0.3 s late. Within the suite other tests keep it busy.
+SLACK_S = 0.7 if FULL else 10.0
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
@@ -89,29 +85,10 @@ async def test_an_event_is_dead_lettered_after_its_attempts_and_the_next_one_fol
     # Everything is settled: nothing is left for anybody to deliver.
     assert await worker.stop() == 0
     assert await stage.backlog("crm") == 0
-    await asyncio.to_thread(pulsars_own_tool_shows, stage, letter)
-
-
-def pulsars_own_tool_shows(stage: Stage, letter: DeadLetter) -> None:
     topic = dead_letter_topic(stage.topic, "crm")
-    shown = pulsar_admin(stage.broker, "topics", "peek-messages", topic, "-s", "keylane", "-n", "1")
-    assert shown.returncode == 0, shown.stderr
+    shown = await pulsar_admin(stage.broker, "peek-messages", topic, "-s", "keylane", "-n", "1")
     for said in ("keylane-reason", "max-attempts", "ORIGIN_MESSAGE_ID", letter.user):
-        assert said in shown.stdout
-
-
-def pulsar_admin(broker: BrokerAddress, *arguments: str) -> subprocess.CompletedProcess[str]:
-    if broker.started is not None:
-        return broker.started.pulsar_admin(*arguments)
-    tool = find_distribution(lambda _line: None) / "bin" / "pulsar-admin"
-    return subprocess.run(
-        [tool, "--admin-url", broker.admin_url, *arguments],
-        env=os.environ | {"JAVA_HOME": str(find_java_home())},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+        assert said in shown
 
 
 async def test_a_rejected_event_is_dead_lettered_after_one_attempt(make_stage: MakeStage) -> None:

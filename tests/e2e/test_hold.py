@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
-from typing import Any
 
 import pytest
 
@@ -22,19 +19,6 @@ FAILING = USERS[::20]
 EVENTS_EACH = 50 if FULL else 20
 #: Events of each user that come while the failing ones are redriven.
 LIVE = 5
-
-
-async def keylane(stage: Stage, *arguments: str) -> dict[str, Any]:
-    """Run a command to its end; what it printed as JSON."""
-    where = ["--service-url", stage.broker.service_url, "--admin-url", stage.broker.admin_url]
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "operate", *arguments, "--json", "--topic", stage.topic, *where),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    out, _ = await process.communicate()
-    assert process.returncode == 0, out
-    found: dict[str, Any] = json.loads(out)
-    return found
 
 
 async def is_drained(stage: Stage) -> bool:
@@ -83,7 +67,7 @@ async def test_held_users_delay_nobody_and_go_on_in_order_after_a_redrive(
     attempts_before = len(receiver.book.attempts)
     more = asyncio.create_task(ledger.post(sequence(USERS, LIVE, first=EVENTS_EACH + 2)))
     for user in FAILING:
-        told = await keylane(stage, "dlq", "redrive", "crm", "--user", user)
+        told = await stage.told("dlq", "redrive", "crm", "--user", user)
         assert told["events"] >= EVENTS_EACH, told
     await more
     await receiver.delivers(len(USERS) * (EVENTS_EACH + LIVE + 1), 60.0)
@@ -93,5 +77,5 @@ async def test_held_users_delay_nobody_and_go_on_in_order_after_a_redrive(
         again = [a.n for a in receiver.book.attempts[attempts_before:] if a.user == user]
         assert again == list(range(2, EVENTS_EACH + LIVE + 2))
     assert receiver.book.verdict().flags == ()
-    listed = await keylane(stage, "dlq", "list", "crm")
+    listed = await stage.told("dlq", "list", "crm")
     assert listed["dead_letters"] == 0, listed

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import time
 from typing import Any
 
@@ -14,7 +13,6 @@ import pytest
 from tests.jsonforms import assert_is
 from tests.judge import Attempt, Book
 from tests.ledger import sequence
-from tests.processes import KEYLANE
 from tests.stage import FULL, MakeStage, Stage, assert_kept
 from tests.verifying import OK, Answer, VerifyingReceiver, fail_share
 from tests.waiting import until
@@ -28,26 +26,9 @@ QUIET_S = 5.0 if FULL else 0.7
 ON_ITS_WAY_S = 0.1
 
 
-async def keylane(stage: Stage, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a command on the stage's topic to its end."""
-    where = ["--service-url", stage.broker.service_url, "--admin-url", stage.broker.admin_url]
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [str(KEYLANE), *words, *where, "--topic", stage.topic],
-        cwd=stage.folder,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
-
-
 async def form(stage: Stage, name: str, *words: str, code: int = 0) -> dict[str, Any]:
     """The same with --json, whose output has to be of this documented form."""
-    return assert_is(name, (await keylane(stage, *words, "--json", code=code)).stdout)
+    return assert_is(name, (await stage.keylane(*words, "--json", code=code)).stdout)
 
 
 def started_since(book: Book, at: float) -> list[Attempt]:
@@ -121,10 +102,10 @@ async def test_stuck_users_are_seen_and_decided_on_while_others_go_on(
         assert lane["position"] == receiver.book.of(lane["user"], 1)[0].position
     failing.clear()
     _, _, skipped, *_ = await asyncio.gather(
-        keylane(stage, "lane", "dead-letter", "crm", "given-up"),
+        stage.keylane("lane", "dead-letter", "crm", "given-up"),
         form(stage, "lane", "lane", "retry-now", "crm", "retried"),
         form(stage, "lane", "lane", "skip", "crm", "skipped", "--yes"),
-        keylane(stage, "lane", "retry-now", "crm", "nobody", code=1),
+        stage.keylane("lane", "retry-now", "crm", "nobody", code=1),
     )
 
     assert (skipped["is_applied"], skipped["lane"]["last_error"]) == (True, "answered 503")
@@ -157,7 +138,7 @@ async def test_a_worker_that_stands_still_is_marked_and_the_pause_is_not_confirm
     try:
         status, paused = await asyncio.gather(
             form(stage, "status", "status"),
-            keylane(stage, "pause", "crm", "--within", "2", code=75),
+            stage.keylane("pause", "crm", "--within", "2", code=75),
         )
     finally:
         os.killpg(workers[1].pid, signal.SIGCONT)
@@ -182,8 +163,8 @@ async def test_a_destination_that_does_not_exist_is_refused_with_those_that_do(
     _, resumed, refused, no_worker = await asyncio.gather(
         form(stage, "topic-setup", "topic", "setup"),
         form(stage, "destination-resume", "destination", "resume", "crm"),
-        keylane(stage, "pause", "crn", code=78),
-        keylane(stage, "lane", "skip", "crm", "Ada", "--yes", code=69),
+        stage.keylane("pause", "crn", code=78),
+        stage.keylane("lane", "skip", "crm", "Ada", "--yes", code=69),
     )
 
     assert "Destinations there: audit, crm. Did you mean crm?" in refused.stderr

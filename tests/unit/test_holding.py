@@ -70,16 +70,6 @@ class Desk:
 
 
 @pytest.fixture
-async def site() -> AsyncIterator[Site]:
-    site = Site()
-    yield site
-    site.stop.set()
-    if hasattr(site, "running"):
-        await asyncio.gather(site.running, return_exceptions=True)
-    await site.broker.close()
-
-
-@pytest.fixture
 async def desk(site: Site) -> AsyncIterator[Desk]:
     desk = Desk(site)
     await desk.open()

@@ -28,11 +28,8 @@ from operate.overseeing.status import standings
 from operate.overseeing.watching import as_dict
 from tests.jsonforms import assert_is
 from tests.unit.overseeing_desk import MemoryAdmin, overseen
-from tests.unit.test_worker import site
 from tests.unit.worker_site import DEAD, Scripted, Site, delivered
 from tests.waiting import until
-
-__all__ = ["site"]
 
 PAUSE = Key("crm", About.PAUSE)
 

@@ -17,11 +17,12 @@ from typer.testing import CliRunner, Result
 from dispatch.lanereport import LaneRow
 from keylane.controlrecord import What
 from keylane.errors import KeylaneError
+from operate import parameters
 from operate.cli import app
 from operate.controlsession import Heard
 from operate.exits import exit_code_of
-from operate.overseeing import lanecommands, orders, overseer, pausing, tables, waiting
 from operate.overseeing import lanes as asked_lanes
+from operate.overseeing import orders, overseer, pausing, tables, waiting
 from operate.overseeing.lanes import LaneAnswers
 from operate.overseeing.pausing import Paused, Resumed
 from operate.overseeing.standing import Backlog, Condition, Standing, WorkerStanding, workers_in
@@ -232,7 +233,7 @@ def test_a_skip_is_asked_about_on_a_terminal(
     class Seen:
         stdin = Terminal()
 
-    monkeypatch.setattr(lanecommands, "sys", Seen)
+    monkeypatch.setattr(parameters, "sys", Seen)
 
     done = run("lane", "skip", "crm", "user-4", code=code, input=f"{said}\n")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from prometheus_client import generate_latest
@@ -16,16 +15,6 @@ from keylane.memory import MemoryBroker, MemoryConsumer
 from keylane.names import handover_channel
 from tests.unit.worker_site import DEAD, Immediate, Scripted, Site, delivered
 from tests.waiting import until
-
-
-@pytest.fixture
-async def site() -> AsyncIterator[Site]:
-    site = Site()
-    yield site
-    site.stop.set()
-    if hasattr(site, "running"):
-        await asyncio.gather(site.running, return_exceptions=True)
-    await site.broker.close()
 
 
 @pytest.mark.parametrize("kind", [Scripted, Immediate])

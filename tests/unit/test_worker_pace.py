@@ -8,17 +8,14 @@ from random import Random
 from structlog.testing import capture_logs
 
 from dispatch.breaker import BreakerOptions
-from dispatch.control import ENABLED
 from dispatch.delivery import Delivery
 from dispatch.outcome import Disabled, Forbidden, Outcome, Unavailable
 from dispatch.pace import PaceOptions
 from dispatch.retry import Backoff, RetryPolicy
+from keylane.controlrecord import NOTHING
 from keylane.names import control_topic
-from tests.unit.test_worker import site
 from tests.unit.worker_site import Immediate, Scripted, Site, delivered
 from tests.waiting import until
-
-__all__ = ["site"]
 
 DOWN = Unavailable("answered 503", 503, is_down=True)
 USERS = [f"user-{n}" for n in range(20)]
@@ -112,7 +109,7 @@ async def test_a_destination_that_wants_nothing_more_keeps_its_events_until_it_i
     assert destination.attempts == ["Ada:1:1"]
     destination.answer = delivered
     table = await site.broker.table(control_topic("events"), lambda *_: None)
-    await table.put("crm", ENABLED)
+    await table.put("crm", NOTHING)
     await site.everything_is_done()
     assert sorted(destination.attempts) == ["Ada:1:1", "Ada:1:1", "Ada:2:1", "Bob:1:1"]
 
