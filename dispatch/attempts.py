@@ -32,6 +32,7 @@ from dispatch.outcome import (
     Outcome,
     Refused,
     Unavailable,
+    Withdrawn,
 )
 from dispatch.pace import Cost, Pace
 from dispatch.retry import Acknowledge, Decision, GiveUp, Reason, Retry, RetryPolicy
@@ -217,11 +218,13 @@ class Attempts:
 
     async def _attempt(self, entry: Entry, target: Target) -> None:
         # The process may have been stopped since the step, and the loop's own time be old.
-        if self._lanes.is_doubtful(entry, time.monotonic()):
-            self._pace.withdrawn(entry)
-            self._lanes.withdraw(entry, self._loop.time())
+        def may_begin() -> bool:
+            return not self._lanes.is_doubtful(entry, time.monotonic())
+
+        if not may_begin():
+            self._withdraw(entry)
             return
-        delivery = delivery_of(entry)
+        delivery = delivery_of(entry, may_begin)
         began = self._loop.time()
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         self._running[task] = began + target.timeout_s + TIMEOUT_MARGIN_S
@@ -236,6 +239,10 @@ class Attempts:
         if target is not self._target and not target.running:
             self._shell.spawn(target.destination.close())
         self._shell.step_soon()
+
+    def _withdraw(self, entry: Entry) -> None:
+        self._pace.withdrawn(entry)
+        self._lanes.withdraw(entry, self._loop.time())
 
     async def _outcome_of(
         self, delivery: Delivery, target: Target, task: asyncio.Task[Any]
@@ -263,6 +270,10 @@ class Attempts:
 
     def _settle(self, entry: Entry, delivery: Delivery, outcome: Outcome, began: float) -> None:
         """Let the policy decide, and the lanes do it."""
+        if isinstance(outcome, Withdrawn):
+            self._log.info("attempt.withdrawn", **delivery.facts())
+            self._withdraw(entry)
+            return
         now = self._loop.time()
         self._counts.attempts[_OUTCOME_NAMES[type(outcome)]] += 1
         was_open = self._pace.breaker.is_open
@@ -356,8 +367,8 @@ _OUTCOME_NAMES: Final[dict[type[Outcome], str]] = {
 }
 
 
-def delivery_of(entry: Entry) -> Delivery:
+def delivery_of(entry: Entry, may_begin: Callable[[], bool] = lambda: True) -> Delivery:
     """The next attempt at the event of an entry that is to be started, or to be buried."""
     if entry.message is None or entry.lane is None:
         raise AssertionError("an entry without its message was started")
-    return Delivery(entry.message, entry.lane.partition, entry.attempt)
+    return Delivery(entry.message, entry.lane.partition, entry.attempt, may_begin)

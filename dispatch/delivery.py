@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 from keylane.broker import Received
 from keylane.errors import ContractError
@@ -15,13 +16,22 @@ from keylane.redriven import REDRIVE, REPLAY, origin_of
 class Delivery:
     """One attempt at one event. The event is read from its message when first asked for."""
 
-    __slots__ = ("_event", "attempt", "message", "partition")
+    __slots__ = ("_event", "attempt", "may_begin", "message", "partition")
 
-    def __init__(self, message: Received, partition: int, attempt: int) -> None:
+    def __init__(
+        self,
+        message: Received,
+        partition: int,
+        attempt: int,
+        may_begin: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.message = message
         self.partition = partition
         #: 1 for the first.
         self.attempt = attempt
+        #: To be asked right before the event is sent, if it was waited for something until then:
+        #: the user may be another worker's meanwhile. If not, the outcome is `Withdrawn`.
+        self.may_begin = may_begin
         self._event: Event | None = None
 
     @property

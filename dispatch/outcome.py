@@ -68,5 +68,14 @@ class Disabled:
     answer: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """Nothing was sent, because `Delivery.may_begin` said no; the attempt does not count."""
+
+    reason: str = "the event may be another worker's by now"
+    status: None = None
+    answer: str = ""
+
+
 Failure: TypeAlias = Unavailable | Refused | Malformed | Forbidden | Disabled
-Outcome: TypeAlias = Delivered | Failure
+Outcome: TypeAlias = Delivered | Failure | Withdrawn

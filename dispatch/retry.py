@@ -19,6 +19,7 @@ from dispatch.outcome import (
     Outcome,
     Refused,
     Unavailable,
+    Withdrawn,
 )
 
 #: Seconds between two attempts at least, while it is not clear whether a destination is down.
@@ -111,8 +112,8 @@ class RetryPolicy:
                 return GiveUp(Reason.MALFORMED)
             case Forbidden():
                 return GiveUp(Reason.FORBIDDEN)
-            case Disabled():
-                # It costs no attempt: when somebody enables the destination it goes on from here.
+            case Disabled() | Withdrawn():
+                # It costs no attempt: when attempts start again it goes on from here.
                 return Retry(0.0)
             case Unavailable(retry_after_s=wish):
                 return self._after_failure(attempt, age_s, wish)

@@ -19,7 +19,15 @@ from dispatch.destinations.destination import Destination, ImmediateDestination
 from dispatch.once.book import DeliveryBook, OnceCounts
 from dispatch.once.combining import combined
 from dispatch.once.store import DeliveryStore, Mark, Names, Record, StoreDown
-from dispatch.outcome import Delivered, Forbidden, Malformed, Outcome, Refused, Unavailable
+from dispatch.outcome import (
+    Delivered,
+    Forbidden,
+    Malformed,
+    Outcome,
+    Refused,
+    Unavailable,
+    Withdrawn,
+)
 from keylane.errors import ContractError
 
 log = structlog.get_logger()
@@ -103,6 +111,9 @@ class OnceDestination:
         return self._book.record(mark, delivery.place, outcome.status, reason)
 
     async def _attempt(self, channel: str, delivery: Delivery) -> Outcome:
+        # The store was waited for.
+        if not delivery.may_begin():
+            return Withdrawn()
         try:
             return await self._channels[channel].attempt(delivery)
         except ContractError as error:
@@ -136,7 +147,9 @@ def _said(record: Record, delivery: Delivery) -> Outcome | None:
             return None
 
 
-async def _gathered(attempts: Sequence[Coroutine[None, None, Outcome]]) -> Sequence[Outcome]:
+async def _gathered(
+    attempts: Sequence[Coroutine[None, None, Outcome]],
+) -> Sequence[Outcome]:
     if len(attempts) == 1:
         return [await attempts[0]]
     return await asyncio.gather(*attempts)

@@ -23,7 +23,7 @@ import aiosmtplib
 
 from dispatch.delivery import Delivery
 from dispatch.destinations.template import Message
-from dispatch.outcome import Delivered, Disabled, Outcome, Refused, Unavailable
+from dispatch.outcome import Delivered, Disabled, Outcome, Refused, Unavailable, Withdrawn
 from keylane.event import Event
 
 #: Servers allow one client 10 to 20 connections.
@@ -120,6 +120,8 @@ class MailDestination:
         mail = self._mail(delivery).as_bytes()
         try:
             async with asyncio.timeout(self._timeout_s), self._connections.one() as smtp:
+                if not delivery.may_begin():
+                    return Withdrawn()
                 code = await self._send(smtp, mail)
         except TimeoutError:
             return Unavailable("no answer within the timeout", may_be_down=True, is_overload=True)

@@ -22,7 +22,15 @@ from dispatch.destinations.http.port import Engine, NoAnswer, Trouble
 from dispatch.destinations.http.retryafter import retry_after_s
 from dispatch.destinations.opening import Opening
 from dispatch.destinations.template import Message
-from dispatch.outcome import Delivered, Disabled, Forbidden, Outcome, Refused, Unavailable
+from dispatch.outcome import (
+    Delivered,
+    Disabled,
+    Forbidden,
+    Outcome,
+    Refused,
+    Unavailable,
+    Withdrawn,
+)
 from keylane.destinationsettings import ChannelSettings, HttpSettings
 from keylane.errors import ConfigurationError
 
@@ -109,8 +117,11 @@ class SlackDestination:
         self._secrets = sorted({s.encode() for s in secrets if s}, key=len, reverse=True)
 
     async def attempt(self, delivery: Delivery) -> Outcome:
-        answer = await self._engine.post(self._headers, self._body(delivery))
+        body = self._body(delivery)
+        answer = await self._engine.post(self._headers, body, delivery.may_begin)
         if isinstance(answer, NoAnswer):
+            if answer.trouble is Trouble.WITHDRAWN:
+                return Withdrawn()
             if answer.trouble is Trouble.FORBIDDEN:
                 return Forbidden(answer.text)
             is_overload = answer.trouble is Trouble.TIMEOUT

@@ -12,7 +12,7 @@ import contextlib
 
 from dispatch.delivery import Delivery
 from dispatch.destinations.opening import Opening
-from dispatch.outcome import Delivered, Outcome, Refused, Unavailable
+from dispatch.outcome import Delivered, Outcome, Refused, Unavailable, Withdrawn
 from keylane.broker import Broker, OutgoingMessage, Publisher, Receipt
 from keylane.errors import BrokerError, BrokerUnavailable, ContractError, EventTooLarge
 from keylane.names import full_topic
@@ -32,7 +32,10 @@ class TopicDestination:
         message = _message(delivery)
         try:
             async with asyncio.timeout(self._timeout_s):
-                receipt = await _sent(await self._open(), message)
+                publisher = await self._open()
+                if not delivery.may_begin():
+                    return Withdrawn()
+                receipt = await _sent(publisher, message)
         except TimeoutError:
             return Unavailable("no receipt within the timeout", may_be_down=True, is_overload=True)
         except BrokerError as error:

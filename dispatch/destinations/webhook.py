@@ -82,7 +82,8 @@ class WebhookDestination:
         headers = self._request_headers(delivery)
         if self._forbidden is not None:
             return self._forbidden
-        return self._table.outcome(await self._engine.post(headers, delivery.event.payload))
+        answer = await self._engine.post(headers, delivery.event.payload, delivery.may_begin)
+        return self._table.outcome(answer)
 
     async def close(self) -> None:
         await self._engine.close()

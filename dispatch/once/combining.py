@@ -14,6 +14,7 @@ from dispatch.outcome import (
     Outcome,
     Refused,
     Unavailable,
+    Withdrawn,
 )
 
 Kind = TypeVar("Kind")
@@ -24,11 +25,14 @@ def combined(outcomes: Mapping[str, Outcome]) -> Outcome:
 
     A channel that wants nothing more from anybody stops the destination, because its events would
     be missing there. One that is unavailable has the event tried again; those that are done or
-    have refused are not asked then. A channel named '' is the only one and keeps its own words.
+    have refused are not asked then. If one was withdrawn all of it is, and those that are done are
+    not asked again. A channel named '' is the only one and keeps its own words.
     """
     if len(outcomes) == 1 and "" in outcomes:
         return outcomes[""]
-    failures = {name: o for name, o in outcomes.items() if not isinstance(o, Delivered)}
+    if withdrawn := next((o for o in outcomes.values() if isinstance(o, Withdrawn)), None):
+        return withdrawn
+    failures = {name: o for name, o in outcomes.items() if isinstance(o, Failure)}
     if not failures:
         statuses = {o.status for o in outcomes.values()}
         return Delivered(statuses.pop() if len(statuses) == 1 else None)

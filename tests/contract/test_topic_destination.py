@@ -14,7 +14,7 @@ from dispatch.delivery import Delivery
 from dispatch.destinationcontract import Arrival, Counterpart, DestinationContract, opening_of
 from dispatch.destinations.destination import Destination, ImmediateDestination
 from dispatch.destinations.topic import TopicDestination, open_topic
-from dispatch.outcome import Delivered, Outcome, Refused, Unavailable
+from dispatch.outcome import Delivered, Outcome, Refused, Unavailable, Withdrawn
 from keylane.broker import Broker, Publisher, Received
 from keylane.errors import ConfigurationError, PublishUnconfirmed
 from keylane.memory import MemoryBroker
@@ -132,6 +132,14 @@ async def test_a_message_is_published_as_it_is() -> None:
     assert sent.event_time_ms == delivery.message.event_time_ms
     await opened.close()
     assert publisher.closed
+
+
+async def test_what_may_not_begin_any_more_when_the_topic_is_open_is_withdrawn() -> None:
+    publisher = FakePublisher()
+    late = make_delivery()
+    late.may_begin = lambda: False
+    assert await destination(FakeBroker(publisher)).attempt(late) == Withdrawn()
+    assert publisher.sent == []
 
 
 async def test_what_is_too_large_is_refused_and_keeps_nobody_else() -> None:

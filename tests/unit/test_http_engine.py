@@ -134,6 +134,39 @@ async def test_each_request_gets_its_own_answer(open_engine: Open) -> None:
     ]
 
 
+async def test_what_may_not_be_sent_any_more_when_there_is_a_connection_is_not_sent(
+    open_engine: Open,
+) -> None:
+    async with receiving() as receiver:
+        engine = open_engine(receiver.url)
+        for is_kept in (False, True):
+            withdrawn = await engine.post([], b"late", lambda: False)
+            assert isinstance(withdrawn, NoAnswer)
+            assert (withdrawn.trouble, withdrawn.is_sent) == (Trouble.WITHDRAWN, False), is_kept
+            assert isinstance(await engine.post([], b"in time", lambda: True), Answer)
+
+    assert {request.body for request in receiver.requests} == {b"in time"}
+
+
+async def test_it_is_asked_after_the_loop_stood_still_before_it_could_send(
+    open_engine: Open,
+) -> None:
+    began_at = time.monotonic()
+
+    def may_send() -> bool:
+        return time.monotonic() - began_at < 0.2
+
+    async with receiving() as receiver:
+        engine = open_engine(receiver.url)
+        assert isinstance(await engine.post([], b"first"), Answer)
+        post = asyncio.ensure_future(engine.post([], b"late", may_send))
+        await asyncio.sleep(0)  # it is handed to libcurl, which has not been called since
+        time.sleep(0.3)  # noqa: ASYNC251  the loop is to stand still
+        assert isinstance(await post, NoAnswer)
+
+    assert [request.body for request in receiver.requests] == [b"first"]
+
+
 async def test_a_redirect_is_an_answer_like_any_other(open_engine: Open) -> None:
     async with receiving() as trap:
         async with receiving(answer_of(301, location=trap.url)) as receiver:

@@ -19,7 +19,7 @@ from dispatch.destinationcontract import opening_of
 from dispatch.destinations.mail import KEEP_S, MAX_CONNECTIONS, MailDestination
 from dispatch.destinations.mailopening import open_mail
 from dispatch.destinations.template import CUT_MARK
-from dispatch.outcome import Delivered, Disabled, Outcome, Refused, Unavailable
+from dispatch.outcome import Delivered, Disabled, Outcome, Refused, Unavailable, Withdrawn
 from keylane.errors import ConfigurationError
 from tests.contract.certificates import Authority
 from tests.messages import make_delivery
@@ -221,6 +221,18 @@ async def test_a_recipient_that_is_refused_keeps_the_mail_from_all(inbox: Inbox)
     inbox.answers = {}
     await attempt(inbox, recipients=recipients)
     assert inbox.mails[0].rcpt_tos == recipients
+
+
+async def test_what_may_not_begin_any_more_when_there_is_a_connection_is_not_sent(
+    inbox: Inbox,
+) -> None:
+    opened = destination(inbox)
+    late = make_delivery()
+    late.may_begin = lambda: False
+    assert await opened.attempt(late) == Withdrawn()
+    assert await opened.attempt(make_delivery()) == Delivered(250)
+    await opened.close()
+    assert (len(inbox.mails), inbox.connections) == (1, 1)
 
 
 async def test_connections_are_few_and_are_kept(inbox: Inbox) -> None:

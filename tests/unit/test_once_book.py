@@ -7,7 +7,7 @@ import structlog
 
 from dispatch.once import book
 from dispatch.once.store import Doubt
-from dispatch.outcome import Delivered, Unavailable
+from dispatch.outcome import Delivered, Unavailable, Withdrawn
 from tests.unit.once_desk import Channel, ScriptedStore, delivery, name, opened
 
 BUSY = Unavailable("busy")
@@ -26,6 +26,20 @@ def store() -> ScriptedStore:
 @pytest.fixture
 def asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(book, "LEFT_ALONE_S", 0.0)
+
+
+async def test_what_may_not_begin_any_more_when_the_store_has_answered_is_withdrawn(
+    store: ScriptedStore,
+) -> None:
+    a = Channel()
+    once = opened(store, only=a)
+    late = delivery()
+    late.may_begin = lambda: False
+
+    assert await once.attempt(late) == Withdrawn()
+    assert a.attempts == []
+    # Nothing says that it was begun.
+    assert await store.begin([name("")], Doubt.NONE) == [None]
 
 
 async def test_without_the_store_events_are_delivered_and_counted(store: ScriptedStore) -> None:

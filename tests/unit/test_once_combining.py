@@ -15,6 +15,7 @@ from dispatch.outcome import (
     Outcome,
     Refused,
     Unavailable,
+    Withdrawn,
 )
 
 OUTCOMES = st.one_of(
@@ -105,6 +106,15 @@ def test_a_channel_that_wants_nothing_more_stops_the_destination() -> None:
     }
 
     assert combined(outcomes) == Disabled("b: gone", 410)
+
+
+@pytest.mark.parametrize(
+    "other", [Delivered(200), Refused("no", 400), Unavailable("busy"), Disabled("gone", 410)]
+)
+def test_one_channel_that_was_withdrawn_has_the_event_tried_again_at_no_cost(
+    other: Outcome,
+) -> None:
+    assert combined({"a": Withdrawn(), "b": other}) == Withdrawn()
 
 
 @given(st.dictionaries(st.sampled_from("abcd"), OUTCOMES, min_size=1))

@@ -13,7 +13,7 @@ from aiohttp import web
 from standardwebhooks import Webhook
 
 from dispatch.destinations.webhook import WebhookDestination
-from dispatch.outcome import Delivered, Outcome, Refused, Unavailable
+from dispatch.outcome import Delivered, Outcome, Refused, Unavailable, Withdrawn
 from keylane.errors import ContractError
 from tests.messages import make_delivery
 
@@ -84,6 +84,17 @@ async def test_a_delivery_carries_the_payload_s_bytes_and_all_headers(receiver: 
     }
     assert expected.items() <= headers.items()
     assert "webhook-signature" not in headers
+
+
+async def test_what_may_not_begin_any_more_is_not_sent(receiver: Receiver) -> None:
+    destination = WebhookDestination(receiver.url, timeout_s=0.5, concurrency=2)
+    late = make_delivery()
+    late.may_begin = lambda: False
+
+    assert await destination.attempt(late) == Withdrawn()
+    assert await destination.attempt(make_delivery()) == Delivered(200)
+    assert len(receiver.requests) == 1
+    await destination.close()
 
 
 async def test_a_secret_signs_what_is_sent(receiver: Receiver) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 
 from dispatch.delivery import Delivery
-from dispatch.outcome import Delivered, Outcome, Refused, Unavailable
+from dispatch.outcome import Delivered, Outcome, Refused, Unavailable, Withdrawn
 from keylane.errors import BrokerUnavailable, ContractError
 from keylane.memory import MemoryBroker, MemoryConsumer
 from keylane.names import handover_channel
@@ -243,3 +244,25 @@ async def test_metrics_tell_what_became_of_the_events(site: Site) -> None:
         'keylane_receiving{destination="crm"} 1.0',
     ):
         assert line in text.splitlines()
+
+
+async def test_an_attempt_that_was_withdrawn_is_made_again_and_counts_for_nothing(
+    site: Site,
+) -> None:
+    may_begin: list[bool] = []
+
+    def answer(delivery: Delivery) -> Outcome:
+        if not may_begin:
+            may_begin.append(delivery.may_begin())
+            time.sleep(1.1)  # the process stands still for longer than its steps are apart
+        may_begin.append(delivery.may_begin())
+        return Delivered(200) if may_begin[-1] else Withdrawn()
+
+    destination = Scripted(answer)
+    await site.start(destination)
+    await site.publish("Ada", "1", "2")
+    await site.everything_is_done()
+
+    assert may_begin == [True, False, True, True]
+    assert destination.attempts == ["Ada:1:1", "Ada:1:1", "Ada:2:1"]
+    assert site.worker.metrics.counts.attempts["delivered"] == 2

@@ -24,7 +24,15 @@ from typing import Final
 
 from dispatch.destinations.http.port import Answer, NoAnswer, Trouble
 from dispatch.destinations.http.retryafter import retry_after_s
-from dispatch.outcome import Delivered, Disabled, Forbidden, Outcome, Refused, Unavailable
+from dispatch.outcome import (
+    Delivered,
+    Disabled,
+    Forbidden,
+    Outcome,
+    Refused,
+    Unavailable,
+    Withdrawn,
+)
 from keylane.errors import ConfigurationError
 
 #: How much of an answer a reason carries; the whole stands in the outcome's `answer`.
@@ -108,6 +116,8 @@ class Table:
         return _Verdict.REFUSED
 
     def _of_none(self, answer: NoAnswer) -> Outcome:
+        if answer.trouble is Trouble.WITHDRAWN:
+            return Withdrawn()
         reason = self._clean(answer.text)[:MAX_REASON_CHARACTERS]
         if answer.trouble is Trouble.FORBIDDEN:
             return Forbidden(reason)

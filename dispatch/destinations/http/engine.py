@@ -76,10 +76,12 @@ class LibcurlEngine:
         self._multi.setopt(pycurl.M_MAX_TOTAL_CONNECTIONS, limits.concurrency)
         self._multi.setopt(pycurl.M_MAXCONNECTS, limits.concurrency)
 
-    async def post(self, headers: list[str], body: bytes) -> Answer | NoAnswer:
+    async def post(
+        self, headers: list[str], body: bytes, may_send: Callable[[], bool] = lambda: True
+    ) -> Answer | NoAnswer:
         transfer = self._idle.pop() if self._idle else self._new_transfer()
         ended: asyncio.Future[Answer | NoAnswer] = self._loop.create_future()
-        transfer.begin(ended, headers, body)
+        transfer.begin(ended, headers, body, may_send)
         self._running[transfer.curl] = transfer
         self._multi.add_handle(transfer.curl)
         if self._sweeper is None:
@@ -178,6 +180,8 @@ class LibcurlEngine:
     def _failure(self, transfer: Transfer, code: int, text: str) -> Answer | NoAnswer:
         if transfer.is_cut and code == pycurl.E_WRITE_ERROR:
             return transfer.answer()
+        if transfer.is_withdrawn:
+            return NoAnswer(Trouble.WITHDRAWN, "withdrawn before it was sent")
         if transfer.dialling is not None and transfer.dialling.is_forbidden:
             return NoAnswer(Trouble.FORBIDDEN, transfer.dialling.objections[0])
         if code == pycurl.E_OPERATION_TIMEDOUT:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import Final, NamedTuple, Protocol
 
@@ -18,6 +18,8 @@ class Trouble(Enum):
     CONNECTION = auto()
     TLS = auto()
     FORBIDDEN = auto()
+    WITHDRAWN = auto()
+    """`may_send` said no."""
 
 
 class Answer(NamedTuple):
@@ -50,8 +52,13 @@ class Engine(Protocol):
     request at most once.
     """
 
-    async def post(self, headers: list[str], body: bytes) -> Answer | NoAnswer:
-        """Ends by itself within the timeouts; cancelled, it leaves nothing running behind."""
+    async def post(
+        self, headers: list[str], body: bytes, may_send: Callable[[], bool] = lambda: True
+    ) -> Answer | NoAnswer:
+        """Ends by itself within the timeouts; cancelled, it leaves nothing running behind.
+
+        `may_send` is asked when there is a connection, right before the request is sent on it.
+        """
         ...
 
     async def close(self) -> None:

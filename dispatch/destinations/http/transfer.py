@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 import pycurl
@@ -22,6 +23,7 @@ class Transfer:
         "_head",
         "_heard_at",
         "_kept",
+        "_may_send",
         "_opened",
         "_progress",
         "curl",
@@ -30,6 +32,7 @@ class Transfer:
         "is_cut",
         "is_sent",
         "is_stale",
+        "is_withdrawn",
     )
 
     def __init__(
@@ -45,6 +48,8 @@ class Transfer:
         self.is_cut = False
         #: Whether the connection that was to be used had ended already: nothing was sent.
         self.is_stale = False
+        #: Whether it was not to be sent any more when there was a connection.
+        self.is_withdrawn = False
         self._kept = kept
         #: Sockets that were opened for it.
         self._opened: list[int] = []
@@ -62,9 +67,14 @@ class Transfer:
             self.curl.setopt(pycurl.OPENSOCKETFUNCTION, dialling.open)
 
     def begin(
-        self, ended: asyncio.Future[Answer | NoAnswer], headers: list[str], body: bytes
+        self,
+        ended: asyncio.Future[Answer | NoAnswer],
+        headers: list[str],
+        body: bytes,
+        may_send: Callable[[], bool],
     ) -> None:
         self.ended = ended
+        self._may_send = may_send
         self.curl.setopt(pycurl.HTTPHEADER, headers)
         self.curl.setopt(pycurl.POSTFIELDS, body)
 
@@ -74,7 +84,7 @@ class Transfer:
 
     def forget(self) -> None:
         self.ended = None
-        self.is_sent = self.is_cut = self.is_stale = False
+        self.is_sent = self.is_cut = self.is_stale = self.is_withdrawn = False
         self._opened.clear()
         self._head.clear()
         self._body = b""
@@ -123,6 +133,9 @@ class Transfer:
             self._kept.add(self._opened, (own, own_port))
         elif self._kept.has_ended((own, own_port)):
             self.is_stale = True
+            return int(pycurl.PREREQFUNC_ABORT)
+        if not self._may_send():
+            self.is_withdrawn = True
             return int(pycurl.PREREQFUNC_ABORT)
         self.is_sent = True
         return int(pycurl.PREREQFUNC_OK)
