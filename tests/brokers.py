@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from operate.broker.local import LocalBroker, start_local_broker
+from operate.broker.local import LocalBroker, LocalBrokerOptions, start_local_broker
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,22 @@ def local_broker() -> Iterator[BrokerAddress]:
     if service_url and admin_url:
         yield BrokerAddress(service_url, admin_url)
         return
-    with start_local_broker(progress=_tell) as broker:
+    with start_local_broker(LocalBrokerOptions(is_short_lived=True), progress=_tell) as broker:
         yield BrokerAddress(broker.service_url, broker.admin_url, broker)
+
+
+@pytest.fixture(scope="session")
+def _killable_broker() -> Iterator[LocalBroker]:
+    with start_local_broker(LocalBrokerOptions(is_short_lived=True)) as broker:
+        yield broker
+
+
+@pytest.fixture
+def own_broker(_killable_broker: LocalBroker) -> LocalBroker:
+    """One to stop, kill and start again, while others use the shared one; healthy at the start."""
+    if not _killable_broker.is_healthy():
+        _killable_broker.restart()
+    return _killable_broker
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

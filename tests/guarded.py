@@ -65,7 +65,8 @@ def start_guarded(data_dir: Path, conf: Mapping[str, str]) -> LocalBroker:
         "brokerClientAuthenticationPlugin": _CLIENT_PLUGIN,
         "brokerClientAuthenticationParameters": f"token:{token_for(ADMIN)}",
     }
-    options = LocalBrokerOptions(data_dir=data_dir, extra_conf={**AS_SHIPPED, **guarding, **conf})
+    conf = {**AS_SHIPPED, **guarding, **conf}
+    options = LocalBrokerOptions(data_dir=data_dir, extra_conf=conf, is_short_lived=True)
     with pytest.MonkeyPatch.context() as patched:
         # Else it would be asked by somebody whom it doesn't know.
         patched.setattr("operate.broker.local.LocalBroker.wait_healthy", _wait_healthy)

@@ -20,7 +20,6 @@ from keylane.admin import PulsarAdmin
 from keylane.names import partition_topic
 from keylane.settings import PulsarSettings
 from keylane.topics import ensure_destination, ensure_topic
-from operate.broker.local import LocalBroker, start_local_broker
 from tests.brokers import BrokerAddress
 from tests.judge import Book
 from tests.ledger import DeadLetter, Ledger, dead_letters
@@ -177,11 +176,3 @@ async def make_stage(local_broker: BrokerAddress, tmp_path: Path) -> AsyncIterat
             return stage
 
         yield make
-
-
-@pytest.fixture
-async def own_broker() -> AsyncIterator[LocalBroker]:
-    """One to stop, kill and start again, while others use the shared one."""
-    broker = await asyncio.to_thread(start_local_broker)
-    yield broker
-    await asyncio.to_thread(broker.stop)

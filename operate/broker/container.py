@@ -14,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from keylane.errors import BrokerUnavailable
-from operate.broker.config import COLLECTOR, MEMORY, LaunchPlan, broker_settings
+from operate.broker.config import MEMORY, LaunchPlan, broker_settings
 from operate.broker.ports import HOST
 
 IMAGE: Final = "apachepulsar/pulsar:4.0.13"
@@ -63,7 +63,7 @@ def container_environment(plan: LaunchPlan) -> dict[str, str]:
     settings = broker_settings(plan.ports, plan.extra_conf)
     return {
         "PULSAR_MEM": MEMORY,
-        "PULSAR_GC": COLLECTOR,
+        "PULSAR_GC": plan.java_flags,
         **{f"PULSAR_PREFIX_{name}": value for name, value in settings.items()},
     }
 

@@ -81,6 +81,7 @@ class LocalBrokerOptions:
     data_dir: Path | None = None  # None: a temporary one, removed at the end
     extra_conf: Mapping[str, str] = field(default_factory=dict)
     outlives_owner: bool = False  # for `keylane broker start`; else it dies with this process
+    is_short_lived: bool = False  # for minutes and few events: it starts sooner, and is slower
 
 
 class LocalBroker:
@@ -263,7 +264,12 @@ def _prepare(make_run: MakeRun, options: LocalBrokerOptions) -> LocalBroker:
     ports = _choose_ports(options)
     data = DataFolder.at(options.data_dir)
     plan = LaunchPlan(
-        ports, data.path, data.is_temporary, options.outlives_owner, options.extra_conf
+        ports,
+        data.path,
+        data.is_temporary,
+        options.outlives_owner,
+        options.extra_conf,
+        options.is_short_lived,
     )
     return LocalBroker(make_run(plan), ports, data)
 

@@ -14,6 +14,7 @@ from keylane.errors import BrokerUnavailable
 from operate.broker import guardian
 from operate.broker.config import (
     COLLECTOR,
+    FOR_A_SHORT_LIFE,
     MEMORY,
     LaunchPlan,
     broker_settings,
@@ -28,7 +29,7 @@ from operate.broker.process import ProcessIdentity
 STOP_GRACE_S: Final = 10.0
 ADMIN_TOOL_WITHIN_S: Final = 60.0
 
-_TOOL_MEMORY: Final = "-Xmx128m -XX:TieredStopAtLevel=1"
+_TOOL_MEMORY: Final = "-Xmx128m"
 _PULSARS_OWN_OPTIONS: Final = (  # bin/pulsar's own, which setting PULSAR_EXTRA_OPTS replaces
     "-Dpulsar.allocator.exit_on_oom=true -Dio.netty.recycler.maxCapacityPerThread=4096"
 )
@@ -41,7 +42,7 @@ class Installation:
     home: Path
     java_home: Path
 
-    def environment(self, data_dir: Path, memory: str) -> dict[str, str]:
+    def environment(self, data_dir: Path, memory: str, flags: str) -> dict[str, str]:
         """Ours without what could turn Pulsar's scripts to another installation."""
         inherited = {
             name: value
@@ -51,7 +52,7 @@ class Installation:
         return inherited | {
             "JAVA_HOME": str(path_without_spaces(self.java_home)),
             "PULSAR_MEM": memory,
-            "PULSAR_GC": COLLECTOR,
+            "PULSAR_GC": flags,
             "PULSAR_GC_LOG": "-Xlog:disable",
             # A killed Java leaves its unpacked libraries behind: they go with the data folder.
             "PULSAR_EXTRA_OPTS": f"{_PULSARS_OWN_OPTIONS} -Djava.io.tmpdir={data_dir / 'tmp'}",
@@ -79,7 +80,7 @@ class StandaloneRun:
         """Start the process; returns before the broker is ready."""
         self._reap()
         command = self._write_command()
-        env = self._installation.environment(self._data_dir, MEMORY)
+        env = self._installation.environment(self._data_dir, MEMORY, self._plan.java_flags)
         with self._log_file.open("wb") as log:
             self._child = (
                 _spawn_detached(command, env, log.fileno())
@@ -124,7 +125,9 @@ class StandaloneRun:
                 f"http://{HOST}:{self._plan.ports.admin}",
                 *arguments,
             ],
-            env=self._installation.environment(self._data_dir, _TOOL_MEMORY),
+            env=self._installation.environment(
+                self._data_dir, _TOOL_MEMORY, f"{COLLECTOR} {FOR_A_SHORT_LIFE}"
+            ),
             capture_output=True,
             text=True,
             timeout=ADMIN_TOOL_WITHIN_S,

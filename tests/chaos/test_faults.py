@@ -24,7 +24,8 @@ SEED = 7
 @pytest.fixture(scope="module")
 def own_broker() -> Iterator[LocalBroker]:
     """One that may be killed, and that drops silent connections sooner."""
-    with start_local_broker(LocalBrokerOptions(extra_conf=SHORT.broker_conf())) as broker:
+    options = LocalBrokerOptions(extra_conf=SHORT.broker_conf(), is_short_lived=True)
+    with start_local_broker(options) as broker:
         yield broker
 
 

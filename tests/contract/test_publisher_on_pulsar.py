@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from keylane.pulsar import PulsarBroker
 from keylane.pulsarpublisher import PulsarPublisher
 from keylane.settings import PulsarSettings
 from keylane.topics import ensure_deduplication, ensure_destination, ensure_topic
-from operate.broker.local import LocalBroker, start_local_broker
+from operate.broker.local import LocalBroker
 from tests.brokers import BrokerAddress
 from tests.chaos.proxy import Proxy
 from tests.waiting import until
@@ -269,13 +269,6 @@ async def test_a_name_that_is_taken_is_told(broker: PulsarBroker, topic: str) ->
 
     with pytest.raises(BrokerUnavailable, match="has a publisher of that name"):
         await broker.publisher(topic, name="ingest-0", deduplicate=True)
-
-
-@pytest.fixture
-def own_broker() -> Iterator[LocalBroker]:
-    """One to kill, while others use the shared one."""
-    with start_local_broker() as broker:
-        yield broker
 
 
 async def test_a_killed_brokers_messages_are_stored_once_each_and_in_order(

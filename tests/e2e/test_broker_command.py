@@ -123,7 +123,7 @@ def test_a_port_in_use_is_refused_before_anything_is_started(broker: Broker) -> 
 
 @pytest.mark.long
 def test_a_broker_comes_back_on_its_ports_and_serves_pulsars_own_tool() -> None:
-    with start_local_broker() as local:
+    with start_local_broker(LocalBrokerOptions(is_short_lived=True)) as local:
         url = local.service_url
         local.kill()
         assert not local.is_healthy()

@@ -6,6 +6,7 @@ import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,14 @@ def test_a_container_listens_on_the_ports_that_it_tells_to_clients(tmp_path: Pat
     assert environment["PULSAR_PREFIX_advertisedAddress"] == HOST
     assert environment["PULSAR_PREFIX_extra"] == "yes"
     assert "PULSAR_PREFIX_bindAddress" not in environment
+
+
+def test_a_broker_for_minutes_compiles_less_than_one_that_is_to_last(tmp_path: Path) -> None:
+    lasting = LaunchPlan(PORTS, tmp_path, True, False, {})
+    brief = replace(lasting, is_short_lived=True)
+
+    assert "TieredStopAtLevel" not in container_environment(lasting)["PULSAR_GC"]
+    assert container_environment(brief)["PULSAR_GC"].endswith(" -XX:TieredStopAtLevel=1")
 
 
 # Ports
