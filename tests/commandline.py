@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -48,6 +49,13 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         if name.upper().startswith("KEYLANE_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+    with log_left_as_found():
+        yield
+
+
+@contextlib.contextmanager
+def log_left_as_found() -> Iterator[None]:
+    """What logs is afterwards what it was."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     yield

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import hmac
-import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -23,9 +18,9 @@ from operate.broker.local import (
     LocalBrokerOptions,
     start_local_broker,
 )
+from tests.tokens import SECRET_KEY, token_for
 
 ADMIN: Final = "admin"
-_SECRET: Final = b"a secret of the broker, of 32 bytes or more"
 _PROVIDER: Final = "org.apache.pulsar.broker.authentication.AuthenticationProviderToken"
 _CLIENT_PLUGIN: Final = "org.apache.pulsar.client.impl.auth.AuthenticationToken"
 #: Pulsar's own values where ours differ, and the format that later releases have by default.
@@ -35,18 +30,6 @@ AS_SHIPPED: Final = {
     "managedLedgerPersistIndividualAckAsLongArray": "true",
     "managedLedgerMaxUnackedRangesToPersist": "10000",
 }
-
-
-def token_for(role: str) -> str:
-    """A JSON Web Token as the broker wants it."""
-    claims = {"sub": role, "exp": int(time.time() + 3_600)}
-    parts = [_base64(json.dumps(part).encode()) for part in ({"alg": "HS256"}, claims)]
-    signature = hmac.new(_SECRET, b".".join(parts), hashlib.sha256).digest()
-    return b".".join([*parts, _base64(signature)]).decode()
-
-
-def _base64(data: bytes) -> bytes:
-    return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
 def admin_options(role: str = ADMIN) -> list[str]:
@@ -59,7 +42,7 @@ def start_guarded(data_dir: Path, conf: Mapping[str, str]) -> LocalBroker:
     guarding = {
         "authenticationEnabled": "true",
         "authenticationProviders": _PROVIDER,
-        "tokenSecretKey": f"data:;base64,{base64.b64encode(_SECRET).decode()}",
+        "tokenSecretKey": SECRET_KEY,
         "authorizationEnabled": "true",
         "superUserRoles": ADMIN,
         "brokerClientAuthenticationPlugin": _CLIENT_PLUGIN,

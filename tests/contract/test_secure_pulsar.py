@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import json
 import threading
 import time
@@ -30,25 +27,13 @@ from keylane.topics import ensure_topic
 from operate.broker.local import LocalBroker, LocalBrokerOptions, start_local_broker
 from operate.broker.ports import HOST, choose_port
 from tests.contract.certificates import Authority, Signed
+from tests.tokens import SECRET_KEY, token_for
 from tests.waiting import until
 
 pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(30)]
 
-SECRET: Final = b"a secret of the broker, of 32 bytes or more"
 CLIENT_SECRET: Final = "pass/word of keylane"
 _PROVIDERS: Final = "org.apache.pulsar.broker.authentication.AuthenticationProvider"
-
-
-def token_for(role: str, lives_s: float = 3_600, secret: bytes = SECRET) -> str:
-    """A JSON Web Token as the broker wants it."""
-    claims = {"sub": role, "exp": int(time.time() + lives_s)}
-    parts = [_base64(json.dumps(part).encode()) for part in ({"alg": "HS256"}, claims)]
-    signature = hmac.new(secret, b".".join(parts), hashlib.sha256).digest()
-    return b".".join([*parts, _base64(signature)]).decode()
-
-
-def _base64(data: bytes) -> bytes:
-    return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +93,7 @@ def _conf(authority: Authority, server: Signed, service: int, admin: int) -> dic
         "authenticationEnabled": "true",
         "authenticationProviders": f"{_PROVIDERS}Token,{_PROVIDERS}Tls",
         "authenticationRefreshCheckSeconds": "1",
-        "tokenSecretKey": f"data:;base64,{base64.b64encode(SECRET).decode()}",
+        "tokenSecretKey": SECRET_KEY,
         "authorizationEnabled": "true",
         "superUserRoles": "admin",
         "brokerClientAuthenticationPlugin": (

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(180)]
 ATTEMPTS = 3
 #: On an idle machine attempts are at most 0.3 s late. Within the suite other tests keep it busy:
 #: there the bound tells a backoff of its own from one that waits for something else.
-SLACK_S = 1.0 if FULL else 10.0
+SLACK_S = 0.5 if FULL else 10.0
 BACKOFF_S = 0.5
 JITTER = 0.2
 USERS = [f"user-{number}" for number in range(80 if FULL else 40)]

@@ -19,10 +19,11 @@ from keylane.topics import ensure_destination, ensure_topic
 from operate.doctor.findings import Severity
 from tests.brokers import BrokerAddress
 from tests.doctoring import Lying, Patient, Shell, only
-from tests.guarded import ADMIN, access_as, admin_options, start_guarded, token_for
+from tests.guarded import ADMIN, access_as, admin_options, start_guarded
 from tests.jsonforms import assert_is
 from tests.processes import KEYLANE
 from tests.stage import anyio_backend
+from tests.tokens import token_for
 
 __all__ = ["anyio_backend"]
 pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(120)]

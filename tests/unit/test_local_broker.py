@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from operate.broker.config import (
 )
 from operate.broker.container import container_environment, engine_answers
 from operate.broker.distribution import NOTHING_FOUND, PULSAR_VERSION, find_distribution
-from operate.broker.local import telling_lines
+from operate.broker.local import DataFolder, LocalBroker, telling_lines
 from operate.broker.places import path_without_spaces, records_dir
 from operate.broker.ports import FREE_PORTS, HOST, choose_port
 from operate.broker.process import ProcessIdentity
@@ -112,6 +113,47 @@ def test_a_broker_for_minutes_compiles_less_than_one_that_is_to_last(tmp_path: P
 
     assert "TieredStopAtLevel" not in container_environment(lasting)["PULSAR_GC"]
     assert container_environment(brief)["PULSAR_GC"].endswith(" -XX:TieredStopAtLevel=1")
+
+
+class Fighting:
+    """A broker that comes up with a lock that it fights over, so many times."""
+
+    def __init__(self, log: Path, times: int) -> None:
+        self.log, self.times = log, times
+        self.did: list[str] = []
+        self.identity = None
+
+    def launch(self) -> None:
+        self.did.append("launch")
+        self.log.write_bytes(b"healthy\n")
+        self.times -= 1
+
+    def log_file(self) -> Path:
+        if self.times >= 0:
+            with self.log.open("ab") as log:
+                log.write(
+                    b"Lock on resource /ledgers/available/x was invalidated. state Valid\n" * 5
+                )
+        return self.log
+
+    def halt(self) -> None:
+        self.did.append("halt")
+
+    def is_alive(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("times", "starts"), [(0, 1), (2, 3), (9, 4)])
+def test_a_broker_that_comes_back_and_fights_over_a_dead_ones_lock_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, starts: int
+) -> None:
+    run: Any = Fighting(tmp_path / "broker.log", times)
+    broker = LocalBroker(run, PORTS, DataFolder(tmp_path, True))
+    monkeypatch.setattr(broker, "wait_healthy", lambda: None)
+
+    broker.restart()
+
+    assert run.did == ["halt", "launch"] * starts
 
 
 # Ports

@@ -11,6 +11,7 @@ import structlog
 from typing_extensions import override
 
 from keylane.logs import configure_logging
+from tests.commandline import log_left_as_found
 
 
 class Terminal(io.StringIO):
@@ -21,12 +22,8 @@ class Terminal(io.StringIO):
 
 @pytest.fixture(autouse=True)
 def _left_as_found() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    yield
-    root.handlers = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
+    with log_left_as_found():
+        yield
 
 
 class Captured:
