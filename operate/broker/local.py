@@ -35,8 +35,8 @@ _GONE_WITHIN_S: Final = 15.0
 # What Java says, what the storage says.
 _PORT_TAKEN: Final = ("Address already in use", "Failed to bind")
 # A killed broker leaves the lock on its storage's name behind. The next one may take the removal of
-# that for the loss of its own, and then loses and takes it for ever, a hundred times a second (as in
-# Pulsar's issue 17759, with another cause). After an orderly end none is left.
+# that for the loss of its own, and then loses and takes it for ever, a hundred times a second (as
+# in Pulsar's issue 17759, with another cause). After an orderly end none is left.
 _LOCK_LOST: Final = b"was invalidated. state Valid"
 _LOST_TOO_OFTEN: Final = 3
 _LOOKED_AT_FOR_S: Final = 0.3
