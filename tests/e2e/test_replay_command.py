@@ -236,15 +236,15 @@ async def test_a_replay_that_is_killed_and_interrupted_goes_on_without_a_second_
     scene: Scene,
 ) -> None:
     await scene.publish(60)
-    words = ["--from", "1h", "--rate", "30"]
+    words = ["--from", "1h", "--rate", "100"]
 
     killed = scene.start(*words)
-    await scene.has_copies(30, killed.tail)
+    await scene.has_copies(60, killed.tail)
     await killed.kill()
     # Comes too late for the window, which stays as it was.
     await scene.publish(1)
     interrupted = scene.start(*words)
-    await scene.has_copies(90, interrupted.tail)
+    await scene.has_copies(150, interrupted.tail)
     interrupted.signal(signal.SIGINT)
     assert await interrupted.exited() == 130
     (stopped,) = (await scene.command("--list"))["replays"]
@@ -254,7 +254,7 @@ async def test_a_replay_that_is_killed_and_interrupted_goes_on_without_a_second_
     assert (stopped["id"], stopped["state"]) == (told["id"], "stopped")
     assert told["goes_on"]
     assert told["events"] == told["published"] + told["published_before"] == 600
-    assert told["published_before"] >= 90
+    assert told["published_before"] >= 150
     wanted = {n: [m for m in ms if int(m.value) <= 60] for n, ms in (await scene.kept()).items()}
     assert_copied(await scene.copies(), wanted, scene.stage.topic)
 
