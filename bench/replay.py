@@ -25,7 +25,7 @@ from bench.stage import Stage
 
 SECTION: Final = "replay"
 _BESIDE: Final = "before it"
-_QUIET_S: Final = 10.0
+_QUIET_S: Final = 30.0
 _WITHIN_S: Final = 300.0
 _POLL_S: Final = 0.1
 
