@@ -199,6 +199,6 @@ MUTANTS: Final = (
         "an old timer ends the patience with a newer wait",
         "        if is_over or lane.awaited_until != until:\n",
         "        if is_over:\n",
-        first=593,
+        first=4023,
     ),
 )

@@ -37,7 +37,7 @@ MUTANTS: Final = (
         "            self.entries.append(entry)\n",
         "        if True:\n            self.last = position\n"
         "            self.entries.append(entry)\n",
-        first=1316,
+        first=1642,
     ),
     # The delay is ours, the redelivery is the broker's.
     in_backoffs(
@@ -61,7 +61,7 @@ MUTANTS: Final = (
         "        if lane.head.state is State.AWAITED and len(lane) > 1:\n"
         "            self._tally.leave(lane.remove_head())\n"
         "        if lane.head.state is State.HELD:\n            if lane.is_cleared:\n",
-        first=248,
+        first=705,
     ),
     # The circular wait.
     in_absences(
@@ -130,7 +130,7 @@ MUTANTS: Final = (
         "a second proof is asked for out of order",
         "        others = [due for due in partition.due_tails if due[0] is not lane]\n",
         "        others = list(partition.due_tails)\n",
-        first=4000,
+        first=4187,
     ),
     in_lanes(
         "a head that is back leaves its lane given back",
@@ -148,13 +148,13 @@ MUTANTS: Final = (
         "an event that came back is given back for ever",
         "                entry.given_back_in = lane.episode\n",
         "",
-        first=426,
+        first=875,
     ),
     in_partition(
         "the clock of receiving time runs behind a closed gate",
         "        if self.is_receiving and self.is_connected and self.is_trusted:\n",
         "        if self.is_connected and self.is_trusted:\n",
-        first=1541,
+        first=2319,
     ),
     in_partition(
         "the clock of receiving time runs though the broker does not answer",
@@ -228,6 +228,7 @@ MUTANTS: Final = (
         "the older handle is kept",
         "        entry.message = message\n        lane = entry.lane\n",
         "        lane = entry.lane\n",
+        first=139,
     ),
     in_lanes(
         "an event that was finished lately is attempted again",
@@ -259,7 +260,7 @@ MUTANTS: Final = (
         "a lease is as long as the broker's patience",
         "        self.is_trusted = self.is_connected and now - self.confirmed_at < lease_s\n",
         "        self.is_trusted = self.is_connected and now - self.confirmed_at < lease_s + 35\n",
-        first=767,
+        first=2734,
     ),
     in_partition(
         "a process that was frozen trusts what it knew",
@@ -270,7 +271,7 @@ MUTANTS: Final = (
         "an answer from before the process was frozen is believed",
         "        if asked_at >= self.doubted_at:\n",
         "        if True:\n",
-        first=207,
+        first=956,
     ),
     in_lanes(
         "an attempt begins though the process was frozen since it was decided on",
@@ -315,7 +316,7 @@ MUTANTS: Final = (
         "an attempt that survived its connection stays the worker's own",
         "        head.is_stray = True\n",
         "",
-        first=2079,
+        first=2415,
     ),
     in_tally(
         "a lane that was being fetched when the connection was lost is never fetched again",
