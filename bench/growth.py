@@ -17,6 +17,8 @@ from bench.stage import Stage
 SECTION: Final = "growth"
 #: MiB between the two looks.
 AT_MOST: Final = 20.0
+#: The CPU an event while as much is forgotten as is learnt, as a multiple of that before.
+_COSTS_AT_MOST: Final = 2.0
 _BATCH: Final = 100
 _WITHIN_S: Final = 300.0
 
@@ -60,6 +62,7 @@ class Growth:
                     [new.cpu_us],
                     "before",
                     [old.cpu_us],
+                    at_most=_COSTS_AT_MOST,
                 )
                 for what, old, new in zip(("without ids", "with ids"), before, after, strict=True)
             ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -62,7 +63,9 @@ class DeliveryBook:
         self._down: StoreDown | None = None
         self._down_until = 0.0
         self._unsaved: dict[bytes, Record] = {}
-        self._seen: dict[str, float] = {}
+        # In the order in which they were seen. The oldest is looked for with each event, which
+        # takes a plain dict long once many have left it.
+        self._seen: OrderedDict[str, float] = OrderedDict()
 
     def record(
         self, mark: Mark, position: str = "", status: int | None = None, reason: str = ""

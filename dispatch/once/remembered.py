@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -25,8 +26,9 @@ class Remembered:
         self._max_names = max_names
         self._now_ms = now_ms
         # Nearly all are deliveries, of which only the time counts: no object for each.
-        self._delivered: dict[bytes, int] = {}
-        self._others: dict[bytes, Record] = {}
+        # Plain dicts look for their first entry among all that have left since they grew.
+        self._delivered: OrderedDict[bytes, int] = OrderedDict()
+        self._others: OrderedDict[bytes, Record] = OrderedDict()
         #: Records that had to leave before their time.
         self.crowded_out = 0
 
@@ -61,7 +63,7 @@ class Remembered:
         while (first := next(iter(self._others.items()), None)) and first[1].at_ms <= past_ms:
             del self._others[first[0]]
         while len(self) > self._max_names:
-            fuller: dict[bytes, Any] = self._delivered
+            fuller: OrderedDict[bytes, Any] = self._delivered
             if len(self._others) > len(self._delivered):
                 fuller = self._others
             del fuller[next(iter(fuller))]

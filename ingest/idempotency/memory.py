@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -73,7 +74,8 @@ class _Expiring:
     """Values that all live equally long, so that the oldest is the first to leave."""
 
     def __init__(self, life_s: float, clock: Callable[[], float]) -> None:
-        self.entries: dict[bytes, tuple[bytes, float]] = {}
+        # A plain dict would look for its first entry among all that have left since it last grew.
+        self.entries: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()
         self.bytes = 0
         self._life_s = life_s
         self._clock = clock
