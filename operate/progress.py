@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Final, TypeAlias
+from typing import Final, ParamSpec, TypeAlias
 
 from rich.console import Console
 from rich.progress import (
@@ -22,6 +22,8 @@ from rich.progress import (
 
 from operate.send import Report, Watcher
 
+_Told = ParamSpec("_Told")
+
 #: Is told how many of how many are done, None where nobody knows; must be quick.
 Tell: TypeAlias = Callable[[int, int | None], None]
 #: Seconds between two plain lines; a run that is shorter writes none.
@@ -35,14 +37,11 @@ def counting(what: str) -> Iterator[Tell]:
         with _bar(what, MofNCompleteColumn(), TimeRemainingColumn()) as (progress, task):
             yield lambda done, total: progress.update(task, completed=done, total=total)
         return
-    is_time = _now_and_then()
 
-    def tell(done: int, total: int | None) -> None:
-        if is_time():
-            of = "" if total is None else f" of {total:,}"
-            sys.stderr.write(f"{what}: {done:,}{of}\n")
+    def spoken(done: int, total: int | None) -> str:
+        return f"{what}: {done:,}" + ("" if total is None else f" of {total:,}")
 
-    yield tell
+    yield _now_and_then(spoken)
 
 
 @contextlib.contextmanager
@@ -53,14 +52,8 @@ def watching(total_bytes: int | None) -> Iterator[Watcher]:
             yield lambda report: progress.update(
                 task, total=total_bytes, completed=report.read_bytes, description=_counted(report)
             )
-        return
-    is_time = _now_and_then()
-
-    def watch(report: Report) -> None:
-        if is_time():
-            sys.stderr.write(f"{_counted(report)}\n")
-
-    yield watch
+    else:
+        yield _now_and_then(_counted)
 
 
 @contextlib.contextmanager
@@ -69,14 +62,8 @@ def stating(first: str) -> Iterator[Callable[[str], None]]:
     if sys.stderr.isatty():
         with Console(stderr=True).status(first) as status:
             yield status.update
-        return
-    is_time = _now_and_then()
-
-    def tell(line: str) -> None:
-        if is_time():
-            sys.stderr.write(f"{line}\n")
-
-    yield tell
+    else:
+        yield _now_and_then(str)
 
 
 @contextlib.contextmanager
@@ -87,17 +74,17 @@ def _bar(what: str, *columns: ProgressColumn) -> Iterator[tuple[Progress, TaskID
         yield progress, progress.add_task(what, total=None)
 
 
-def _now_and_then() -> Callable[[], bool]:
+def _now_and_then(spoken: Callable[_Told, str]) -> Callable[_Told, None]:
+    """Writes what `spoken` makes of what is told, if that is due."""
     last = time.monotonic()
 
-    def is_time() -> bool:
+    def tell(*args: _Told.args, **kwargs: _Told.kwargs) -> None:
         nonlocal last
-        is_late = time.monotonic() - last >= LINE_EVERY_S
-        if is_late:
+        if time.monotonic() - last >= LINE_EVERY_S:
             last = time.monotonic()
-        return is_late
+            sys.stderr.write(f"{spoken(*args, **kwargs)}\n")
 
-    return is_time
+    return tell
 
 
 def _counted(report: Report) -> str:

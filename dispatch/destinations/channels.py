@@ -147,9 +147,7 @@ def _said(record: Record, delivery: Delivery) -> Outcome | None:
             return None
 
 
-async def _gathered(
-    attempts: Sequence[Coroutine[None, None, Outcome]],
-) -> Sequence[Outcome]:
+async def _gathered(attempts: Sequence[Coroutine[None, None, Outcome]]) -> Sequence[Outcome]:
     if len(attempts) == 1:
         return [await attempts[0]]
     return await asyncio.gather(*attempts)

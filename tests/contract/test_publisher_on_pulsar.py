@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import signal
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -293,8 +292,7 @@ async def test_a_killed_brokers_messages_are_stored_once_each_and_in_order(
         sending.cancel()
         # At once, so that these are on their way: a receipt takes longer than a kill.
         sender.send(200)
-        own_broker.run.send(signal.SIGKILL)
-        await asyncio.to_thread(own_broker.kill)
+        own_broker.kill()
         await until(lambda: not publisher.is_connected(), within_s=5.0)
         assert len(sender.receipts) < len(sender.sent)
         sender.send(100)
