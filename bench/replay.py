@@ -1,7 +1,8 @@
-"""A replay beside live traffic: whether it is whole and in order, and what live events notice.
+"""Replays beside live traffic: whether they are whole and in order, and what live events notice.
 
-First so many events are put on the topic and delivered; then live events come at a steady rate,
-and in the middle of that the first ones are replayed, no faster than `--rate` says.
+First events are put on the topic, a window of time after the other, and delivered. Then live events
+come at a steady rate, and by turns nothing else happens or one window is replayed, no faster than
+`--rate` says: a machine that is slower for half a minute makes both slower, or one turn of several.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -24,10 +26,20 @@ from bench.scale import CONCURRENCY, PARTITIONS, USERS
 from bench.stage import Stage
 
 SECTION: Final = "replay"
-_BESIDE: Final = "before it"
-_QUIET_S: Final = 30.0
+_BESIDE: Final = "before each"
+#: How much longer a replay takes than its rate says: it starts, counts, and waits for the last.
+_SLACK_S: Final = 20.0
 _WITHIN_S: Final = 300.0
 _POLL_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """When it was quiet, and from when to when a window was replayed."""
+
+    quiet_at: float
+    replay_at: float
+    over_at: float
 
 
 class Replay:
@@ -36,49 +48,64 @@ class Replay:
         self._target = target
         self._topic = stage.topic(SECTION)
         scale = stage.scale
-        self._kept = scale.replay_events
+        self._each = scale.replay_events // scale.replay_turns
+        self._kept = self._each * scale.replay_turns
         self._rate = scale.replay_rate
+        self._quiet_s = scale.replay_quiet_s
+        turn_s = self._quiet_s + self._each / self._rate + _SLACK_S
         self._live_rate = scale.steady_rate
-        self._live = round((2 * _QUIET_S + self._kept / self._rate) * self._live_rate)
+        self._live = round((self._quiet_s + scale.replay_turns * turn_s) * self._live_rate)
+        self._told = 0
 
     def run(self) -> list[Figure]:
         url = receiver_url(self._target.hear(receiver.Listening).port)
         options = ("--concurrency", str(CONCURRENCY))
         with self._stage.dispatch(self._topic, SECTION, url, *options) as worker:
             worker.wait_ready()
-            began = _now()
             self._target.tell(receiver.Expect(0))
             self._stage.tell(f"{self._kept:,} events to be replayed later")
-            self._send(0, self._kept, None)
-            self._wait_arrived(self._kept)
-            time.sleep(1)
-            return self._measure(began, _now())
+            return self._measure([self._keep(first) for first in self._firsts()])
 
-    def _send(self, first: int, count: int, rate: float | None) -> LivingPart:
+    def _firsts(self) -> range:
+        return range(0, self._kept, self._each)
+
+    def _keep(self, first: int) -> tuple[str, str]:
+        """Returns the window of time in which the events lie."""
+        began = _now()
+        with self._send(first, self._each) as sending:
+            sending.hear(sender.Result)
+        self._wait_arrived(first + self._each)
+        time.sleep(1)
+        return began, _now()
+
+    def _send(self, first: int, count: int, rate: float = 0.0) -> LivingPart:
         options = sender.Options(
-            self._stage.service_url, self._topic, PARTITIONS, USERS, first, count, rate or 0.0
+            self._stage.service_url, self._topic, PARTITIONS, USERS, first, count, rate
         )
-        sending = LivingPart(sender, options)
-        if rate is None:
-            with sending:
-                sending.hear(sender.Result)
-        return sending
+        return LivingPart(sender, options)
 
-    def _measure(self, began: str, ended: str) -> list[Figure]:
+    def _measure(self, windows: list[tuple[str, str]]) -> list[Figure]:
         self._target.tell(receiver.Expect(0))
         self._stage.tell(f"{self._live:,} live events at {self._live_rate:.0f}/s")
         with self._send(self._kept, self._live, self._live_rate) as sending:
-            time.sleep(_QUIET_S)
-            replay_at = time.monotonic()
-            self._stage.tell(f"the replay, at {self._rate:.0f}/s")
-            told = self._replay(began, ended)
-            over_at = time.monotonic()
+            time.sleep(self._quiet_s)
+            turns = [self._take_turn(*window) for window in windows]
             sent = sending.hear(sender.Result).sent
         self._wait_arrived(self._kept + self._live)
         self._target.tell(receiver.Take())
         taken = self._target.hear(receiver.Taken)
-        phases = self._latencies(taken, sent, replay_at, over_at)
-        return self._figures(told, taken, phases)
+        if sent[-1] < turns[-1].over_at:
+            raise BenchError("the last replay went on when no live events came any more")
+        return self._figures(taken, sent, turns)
+
+    def _take_turn(self, began: str, ended: str) -> _Turn:
+        self._stage.tell(f"nothing but live events for {self._quiet_s:.0f} s")
+        quiet_at = time.monotonic()
+        time.sleep(self._quiet_s)
+        self._stage.tell(f"a replay of {self._each:,} events, at {self._rate:.0f}/s")
+        replay_at = time.monotonic()
+        self._told += self._replay(began, ended)["events"]
+        return _Turn(quiet_at, replay_at, time.monotonic())
 
     def _replay(self, began: str, ended: str) -> dict[str, Any]:
         stage = self._stage
@@ -105,40 +132,39 @@ class Replay:
                 raise BenchError(f"{arrived:,} of {count:,} events arrived")
             time.sleep(_POLL_S)
 
-    def _latencies(
-        self, taken: receiver.Taken, sent: list[float], replay_at: float, over_at: float
-    ) -> dict[str, list[float]]:
-        phases: dict[str, list[float]] = {_BESIDE: [], "during it": []}
-        warm_until = sent[0] + _QUIET_S / 4
-        for number, arrived in zip(taken.numbers, taken.moments, strict=True):
-            if number < self._kept or (at := sent[number - self._kept]) < warm_until:
-                continue
-            if at < over_at:
-                phases[_BESIDE if at < replay_at else "during it"].append((arrived - at) * 1000)
-        return phases
-
     def _figures(
-        self, told: dict[str, Any], taken: receiver.Taken, phases: dict[str, list[float]]
+        self, taken: receiver.Taken, sent: list[float], turns: list[_Turn]
     ) -> list[Figure]:
         counts = Counter(number for number in taken.numbers if number < self._kept)
-        before, during = phases[_BESIDE], phases["during it"]
+        live = sorted(
+            (sent[number - self._kept], (arrived - sent[number - self._kept]) * 1000)
+            for number, arrived in zip(taken.numbers, taken.moments, strict=True)
+            if number >= self._kept
+        )
+        before = [_between(live, turn.quiet_at, turn.replay_at) for turn in turns]
+        during = [_between(live, turn.replay_at, turn.over_at) for turn in turns]
         return [
             _plain("events kept and not replayed, or twice", self._kept - _once(counts)),
-            _plain("beside what the command told", abs(told["events"] - len(counts))),
+            _plain("beside what the commands told", abs(self._told - len(counts))),
             _plain("inversions", _inversions(taken.numbers, self._kept)),
             *(
                 Figure(
                     SECTION,
-                    f"live send to delivery p{percent} during it",
+                    f"live send to delivery p{percent} during one",
                     "ms",
-                    [percentile(during, percent)],
+                    [percentile(values, percent) for values in during],
                     _BESIDE,
-                    [percentile(before, percent)],
+                    [percentile(values, percent) for values in before],
                     at_most=1.2 if percent == 99 else None,
                 )
                 for percent in (50, 99)
             ),
         ]
+
+
+def _between(live: list[tuple[float, float]], began: float, ended: float) -> list[float]:
+    """Latencies of what was sent in that time."""
+    return [latency for at, latency in live if began <= at < ended]
 
 
 def _plain(name: str, value: float) -> Figure:

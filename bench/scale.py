@@ -42,7 +42,9 @@ class Scale:
     outage_rate: float
     """Events a second meanwhile."""
     replay_events: int
-    """That are kept and delivered once more."""
+    """That are kept and delivered once more, in so many turns with a quiet time before each."""
+    replay_turns: int
+    replay_quiet_s: float
     replay_rate: float
     """Events a second that are replayed."""
     slow_s: float
@@ -72,8 +74,10 @@ FULL: Final = Scale(
     depths=(1_000, 10_000, 100_000, 500_000),
     outage_s=120.0,
     outage_rate=1_000.0,
-    replay_events=40_000,
-    replay_rate=500.0,
+    replay_events=60_000,
+    replay_turns=5,
+    replay_quiet_s=30.0,
+    replay_rate=200.0,
     slow_s=30.0,
     known_users=(100, 1_000, 10_000, 100_000, 1_000_000),
     held_up_lanes=(100, 1_000, 10_000, 100_000, 1_000_000),
@@ -97,6 +101,8 @@ QUICK: Final = Scale(
     outage_s=3.0,
     outage_rate=200.0,
     replay_events=500,
+    replay_turns=2,
+    replay_quiet_s=1.0,
     replay_rate=200.0,
     slow_s=2.0,
     known_users=(100, 100_000),

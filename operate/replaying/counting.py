@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from keylane.admin import PulsarAdmin
 from keylane.names import partition_topic
@@ -19,6 +19,9 @@ from operate.together import all_of
 _AT_ONCE: Final = 100
 _READ_RATE: Final = 5_000
 
+#: A ledger, and an entry in it.
+_Place: TypeAlias = tuple[int, int]
+
 
 async def count(
     settings: Settings,
@@ -29,22 +32,25 @@ async def count(
 ) -> Count:
     """Read keys and properties of the window; `watch` hears how many events were read.
 
+    What is published meanwhile does not belong to it, whatever its publisher's clock says: beside
+    live events a pass that goes on until it is past the window might take a minute more.
     Raises `BrokerUnavailable`.
     """
     tallies = {partition: Tally(wanted, partition) for partition in partitions}
     begins: list[int] = []
     read = 0
 
-    async def count_one(logs: PulsarLogs, tally: Tally, part: str) -> None:
+    async def count_one(logs: PulsarLogs, tally: Tally, part: str, end: _Place) -> None:
         nonlocal read
         reader = await logs.reader(part, from_ms=wanted.read_from_ms)
         while batch := await reader.read(_AT_ONCE):
             began = time.monotonic()
             for message in batch:
-                tally.add(message)
+                if message.position[:2] <= end:
+                    tally.add(message)
             read += len(batch)
             watch(read)
-            if wanted.is_past(batch[-1]):
+            if batch[-1].position[:2] >= end or wanted.is_past(batch[-1]):
                 break
             # The broker that is read from delivers live events meanwhile.
             await asyncio.sleep(_AT_ONCE / _READ_RATE - (time.monotonic() - began))
@@ -52,9 +58,10 @@ async def count(
     # A session of its own, which closes the readers with all that they have fetched ahead.
     async with PulsarLogs(settings.pulsar) as logs:
         parts = {n: partition_topic(settings.topic, n) for n in partitions}
-        await all_of(*(count_one(logs, tallies[n], part) for n, part in parts.items()))
-        for part in parts.values():
-            begin = await _begin_ms(logs, admin, part)
+        ends = {n: await _end_of(admin, part) for n, part in parts.items()}
+        await all_of(*(count_one(logs, tallies[n], part, ends[n]) for n, part in parts.items()))
+        for n, part in parts.items():
+            begin = await _begin_ms(logs, part, ends[n])
             if begin is not None:
                 begins.append(begin)
     # A partition that had its first event so late looks the same as one that was trimmed.
@@ -62,11 +69,17 @@ async def count(
     return Count.of(tallies.values(), begin if begin > wanted.from_ms else None)
 
 
-async def _begin_ms(logs: PulsarLogs, admin: PulsarAdmin, part: str) -> int | None:
+async def _end_of(admin: PulsarAdmin, part: str) -> _Place:
+    """Where the last event lies; the entry is -1 at the beginning of a ledger."""
+    found = (await admin.ask_of(part, "internalStats")).body
+    ledger, _, entry = str(found["lastConfirmedEntry"]).partition(":")
+    return int(ledger), int(entry)
+
+
+async def _begin_ms(logs: PulsarLogs, part: str, end: _Place) -> int | None:
     """When the earliest event that is kept was published; None if there never was one."""
     reader = await logs.reader(part)
     if kept := await reader.read(1):
         return kept[0].publish_time_ms
-    found = (await admin.ask_of(part, "internalStats")).body
-    _, _, last_entry = str(found["lastConfirmedEntry"]).partition(":")
-    return time.time_ns() // 1_000_000 if int(last_entry) >= 0 else None
+    _, entry = end
+    return time.time_ns() // 1_000_000 if entry >= 0 else None
