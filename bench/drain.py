@@ -1,23 +1,26 @@
 """Events out to nothing: `keylane dispatch --to discard:` beside a bare receive and acknowledge.
 
-Both from the first event received to the last one acknowledged, each on a subscription of its own
-on the same topic. The worker is watched through its `/metrics`, ten times a second.
+And beside a worker's own consumers without lanes, which tells what the order costs. All from the
+first event received to the last one acknowledged, each on a subscription of its own on the same
+topic. The worker is watched through its `/metrics`, ten times a second.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 from bench.errors import BenchError
 from bench.figures import Figure, Sample, drain_span, next_pause_s, per
 from bench.machine import cpu_s, memory_mib
-from bench.parts import consumer
+from bench.parts import consumer, unordered
 from bench.processes import Keylane, run_part
 from bench.stage import Stage
 
 SECTION: Final = "dispatch to nothing"
 YARDSTICK: Final = "bare receive, acknowledge"
+UNORDERED: Final = "its consumers without lanes"
 #: Of the yardstick's rate, on an idle machine.
 AT_LEAST: Final = 0.9
 _DRAINED_WITHIN_S: Final = 120.0
@@ -31,16 +34,21 @@ class Drain:
         self._cpu_us: list[float] = []
         self._memory: list[tuple[float, float]] = []
         self._bare: list[consumer.Result] = []
+        self._unordered: list[consumer.Result] = []
 
     def run(self) -> list[Figure]:
         topic = self._stage.topic("drain")
         self._stage.load(topic, self._count)
         self._stage.tell(f"{SECTION}: reading the topic once, unmeasured")
         self._run_bare(topic)
-        for number, arm in self._stage.rounds([self._measure, self._measure_bare]):
-            what = "keylane" if arm == self._measure else YARDSTICK
+        arms: dict[str, Callable[[str], None]] = {
+            "keylane": self._measure,
+            YARDSTICK: self._measure_bare,
+            UNORDERED: self._measure_unordered,
+        }
+        for number, what in self._stage.rounds(list(arms)):
             self._stage.tell(f"{SECTION}, round {number}: {what}")
-            arm(topic)
+            arms[what](topic)
         return self._figures()
 
     def _measure(self, topic: str) -> None:
@@ -55,32 +63,25 @@ class Drain:
         self._bare.append(self._run_bare(topic))
 
     def _run_bare(self, topic: str) -> consumer.Result:
-        options = consumer.Options(
-            self._stage.service_url, topic, self._stage.name("bare"), self._count
-        )
-        return run_part(consumer, options, consumer.Result)
+        return run_part(consumer, self._options(topic, "bare"), consumer.Result)
+
+    def _measure_unordered(self, topic: str) -> None:
+        options = self._options(topic, "unordered")
+        self._unordered.append(run_part(unordered, options, consumer.Result))
+
+    def _options(self, topic: str, what: str) -> consumer.Options:
+        return consumer.Options(self._stage.service_url, topic, self._stage.name(what), self._count)
 
     def _figures(self) -> list[Figure]:
-        bare = self._bare
+        bare, without = self._bare, self._unordered
         return [
-            Figure(
-                SECTION,
-                "events acknowledged",
-                "events/s",
-                self._rates,
-                YARDSTICK,
-                [self._count / result.seconds for result in bare],
-                is_more_better=True,
-                at_least=AT_LEAST,
+            self._figure_of_rate("events acknowledged", self._rates, YARDSTICK, bare, AT_LEAST),
+            self._figure_of_rate("events acknowledged", self._rates, UNORDERED, without),
+            self._figure_of_rate(
+                "acknowledged without lanes", self._rates_of(without), YARDSTICK, bare
             ),
-            Figure(
-                SECTION,
-                "worker CPU an event",
-                "us",
-                self._cpu_us,
-                YARDSTICK,
-                [result.cpu_s * 1e6 / self._count for result in bare],
-            ),
+            self._figure_of_cpu("worker CPU an event", self._cpu_us, YARDSTICK, bare),
+            self._figure_of_cpu("worker CPU an event", self._cpu_us, UNORDERED, without),
             Figure(
                 "memory",
                 "worker after dispatch to nothing",
@@ -96,6 +97,34 @@ class Drain:
                 [result.peak_mib for result in bare],
             ),
         ]
+
+    def _figure_of_rate(
+        self,
+        name: str,
+        rates: list[float],
+        yardstick: str,
+        results: list[consumer.Result],
+        at_least: float | None = None,
+    ) -> Figure:
+        return Figure(
+            SECTION,
+            name,
+            "events/s",
+            rates,
+            yardstick,
+            self._rates_of(results),
+            is_more_better=True,
+            at_least=at_least,
+        )
+
+    def _figure_of_cpu(
+        self, name: str, cpu_us: list[float], yardstick: str, results: list[consumer.Result]
+    ) -> Figure:
+        theirs = [result.cpu_s * 1e6 / self._count for result in results]
+        return Figure(SECTION, name, "us", cpu_us, yardstick, theirs)
+
+    def _rates_of(self, results: list[consumer.Result]) -> list[float]:
+        return [self._count / result.seconds for result in results]
 
 
 class _Watch:

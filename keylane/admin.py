@@ -179,6 +179,12 @@ class PulsarAdmin:
         found = answer.body["cursors"].get(subscription)
         return None if found is None else dict(found)
 
+    async def last_entry(self, topic: str) -> tuple[int, int]:
+        """Ledger and entry of the newest message; -1 for an entry where a ledger has none yet."""
+        answer = await self._call("GET", f"{_path(topic)}/internalStats")
+        ledger, _, entry = str(answer.body["lastConfirmedEntry"]).partition(":")
+        return int(ledger), int(entry)
+
     async def get(self, path: str) -> dict[str, Any] | None:
         """The object at a path below `/admin/v2/`; None if there is none."""
         answer = await self._call("GET", path, accept={_NOT_FOUND})

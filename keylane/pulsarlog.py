@@ -7,6 +7,7 @@ delivered. Everything blocks on threads; the loop stays free.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Self
 
@@ -48,15 +49,19 @@ def sequence_of(position: Position) -> int:
 class LogReader:
     """Reads a topic without partitions, or one partition; no subscription knows of it."""
 
-    def __init__(self, reader: Any) -> None:
+    def __init__(self, reader: Any, upto: tuple[int, int] | None) -> None:
         self._reader = reader
+        self._upto = upto
 
     async def read(self, at_most: int = BATCH) -> list[PulsarMessage]:
-        """The next messages; empty at the end of what is there now.
+        """The next messages; empty at the end of what is there now, or of what is asked for.
 
         Raises `BrokerUnavailable`.
         """
-        return await asyncio.to_thread(self._read, at_most)
+        batch = await asyncio.to_thread(self._read, at_most)
+        if self._upto is None or not batch or batch[-1].position[:2] <= self._upto:
+            return batch
+        return [message for message in batch if message.position[:2] <= self._upto]
 
     def _read(self, at_most: int) -> list[PulsarMessage]:
         batch: list[PulsarMessage] = []
@@ -72,6 +77,9 @@ class LogReader:
         return batch
 
     def _has_more(self) -> bool:
+        # What retries costs more than the question, which the client mostly answers by itself.
+        with contextlib.suppress(ClientError):
+            return bool(self._reader.has_message_available())
         # A topic that was just made, or moves, is not known to its broker for a moment.
         retrying = Retrying(
             retry=retry_if_exception_type(ClientError),
@@ -184,9 +192,17 @@ class PulsarLogs:
         return self._client
 
     async def reader(
-        self, topic: str, *, after: Position | None = None, from_ms: int | None = None
+        self,
+        topic: str,
+        *,
+        after: Position | None = None,
+        from_ms: int | None = None,
+        upto: tuple[int, int] | None = None,
     ) -> LogReader:
-        """Read from behind a position, from a publish time, or from the earliest that is kept."""
+        """Read from behind a position, from a publish time, or from the earliest that is kept.
+
+        Up to an entry of a ledger (`PulsarAdmin.last_entry`), or on and on while something comes.
+        """
         client = self._opened_client()
 
         def opened() -> Any:
@@ -196,7 +212,7 @@ class PulsarLogs:
             return reader
 
         try:
-            found = LogReader(await asyncio.to_thread(opened))
+            found = LogReader(await asyncio.to_thread(opened), upto)
         except ClientError as error:
             raise BrokerUnavailable(f"The broker can't seek in {topic}: {error}") from error
         self._opened.append(found)

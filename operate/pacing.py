@@ -7,6 +7,12 @@ from typing import Final
 
 #: Seconds between two turns: what is due by then is done at once.
 _TURN_S: Final = 0.02
+#: Events that are read of each partition in a second, at most: the broker that is read from
+#: delivers live events meanwhile. Whoever gives a rate wants to be gentle: then so many are read
+#: for each that may be done, but at least so many in all.
+_READ_RATE: Final = 5_000.0
+_READS_EACH: Final = 10.0
+_LEAST_READ_RATE: Final = 2_000.0
 
 
 class Pacing:
@@ -15,6 +21,13 @@ class Pacing:
     def __init__(self, rate: float | None) -> None:
         self._rate = rate
         self._free_at = 0.0
+
+    def of_reading(self, partitions: int) -> Pacing:
+        """The pace at which these partitions together are read for what is done at this pace."""
+        rate = _READ_RATE * max(1, partitions)
+        if self._rate is not None:
+            rate = min(rate, max(_LEAST_READ_RATE, _READS_EACH * self._rate))
+        return Pacing(rate)
 
     def at_most(self, most: int) -> int:
         """How many to do in one turn, so that they come evenly."""

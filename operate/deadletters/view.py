@@ -63,13 +63,17 @@ class View:
         return Acknowledged.of(cursor)
 
     async def letters(self) -> AsyncIterator[DeadLetter]:
-        """Each that is unacknowledged, in the order of the topic, with its payload."""
+        """Each that is unacknowledged now, in the order of the topic, with its payload.
+
+        Dead letters that come meanwhile are for the next time.
+        """
         self.ends.clear()
         self.batches.clear()
         for part, name in self.parts.items():
             done = await self._acknowledged(name)
             self.ends[part] = done.through
-            reader = await self._logs.reader(name, after=_start(done.through))
+            upto = await self._admin.last_entry(name)
+            reader = await self._logs.reader(name, after=_start(done.through), upto=upto)
             while batch := await reader.read():
                 for message in batch:
                     if done.has(EntryId.of(message.position)):

@@ -67,6 +67,7 @@ class Copying:
         self._again = redrive_topic(topic, destination)
         self._replay = replay
         self._pacing = pacing
+        self._reading = pacing.of_reading(len(replay.count.parts))
         self._is_wanted = is_wanted
         self._watch = watch
         self._publishers: dict[int, SequencedPublisher] = {}
@@ -105,7 +106,8 @@ class Copying:
     async def _copy(self, part: Part) -> None:
         source = partition_topic(self._topic, part.partition)
         reader = await self._logs.reader(source, from_ms=self._replay.wanted.read_from_ms)
-        while batch := await reader.read():
+        while batch := await reader.read(self._reading.at_most(BATCH)):
+            await self._reading.turn(len(batch))
             await self._publish(part, [m for m in batch if m.position <= part.last])
             if batch[-1].position >= part.last:
                 break

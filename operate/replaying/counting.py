@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, TypeAlias
+from typing import Final
 
 from keylane.admin import PulsarAdmin
 from keylane.names import partition_topic
 from keylane.pulsarlog import PulsarLogs
 from keylane.settings import Settings
+from operate.pacing import Pacing
 from operate.replaying.plan import Count, Tally
 from operate.replaying.window import Wanted
 from operate.together import all_of
 
-#: Events read in one go, and in a second, of each partition.
+#: Events read in one go.
 _AT_ONCE: Final = 100
-_READ_RATE: Final = 5_000
-
-#: A ledger, and an entry in it.
-_Place: TypeAlias = tuple[int, int]
 
 
 async def count(
@@ -28,6 +24,7 @@ async def count(
     admin: PulsarAdmin,
     partitions: Sequence[int],
     wanted: Wanted,
+    reading: Pacing,
     watch: Callable[[int], None],
 ) -> Count:
     """Read keys and properties of the window; `watch` hears how many events were read.
@@ -40,25 +37,22 @@ async def count(
     begins: list[int] = []
     read = 0
 
-    async def count_one(logs: PulsarLogs, tally: Tally, part: str, end: _Place) -> None:
+    async def count_one(logs: PulsarLogs, tally: Tally, part: str, end: tuple[int, int]) -> None:
         nonlocal read
-        reader = await logs.reader(part, from_ms=wanted.read_from_ms)
-        while batch := await reader.read(_AT_ONCE):
-            began = time.monotonic()
+        reader = await logs.reader(part, from_ms=wanted.read_from_ms, upto=end)
+        while batch := await reader.read(reading.at_most(_AT_ONCE)):
             for message in batch:
-                if message.position[:2] <= end:
-                    tally.add(message)
+                tally.add(message)
             read += len(batch)
             watch(read)
-            if batch[-1].position[:2] >= end or wanted.is_past(batch[-1]):
+            if wanted.is_past(batch[-1]):
                 break
-            # The broker that is read from delivers live events meanwhile.
-            await asyncio.sleep(_AT_ONCE / _READ_RATE - (time.monotonic() - began))
+            await reading.turn(len(batch))
 
     # A session of its own, which closes the readers with all that they have fetched ahead.
     async with PulsarLogs(settings.pulsar) as logs:
         parts = {n: partition_topic(settings.topic, n) for n in partitions}
-        ends = {n: await _end_of(admin, part) for n, part in parts.items()}
+        ends = {n: await admin.last_entry(part) for n, part in parts.items()}
         await all_of(*(count_one(logs, tallies[n], part, ends[n]) for n, part in parts.items()))
         for n, part in parts.items():
             begin = await _begin_ms(logs, part, ends[n])
@@ -69,14 +63,7 @@ async def count(
     return Count.of(tallies.values(), begin if begin > wanted.from_ms else None)
 
 
-async def _end_of(admin: PulsarAdmin, part: str) -> _Place:
-    """Where the last event lies; the entry is -1 at the beginning of a ledger."""
-    found = (await admin.ask_of(part, "internalStats")).body
-    ledger, _, entry = str(found["lastConfirmedEntry"]).partition(":")
-    return int(ledger), int(entry)
-
-
-async def _begin_ms(logs: PulsarLogs, part: str, end: _Place) -> int | None:
+async def _begin_ms(logs: PulsarLogs, part: str, end: tuple[int, int]) -> int | None:
     """When the earliest event that is kept was published; None if there never was one."""
     reader = await logs.reader(part)
     if kept := await reader.read(1):

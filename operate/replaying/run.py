@@ -69,12 +69,18 @@ class Replays:
                 return found
         return None
 
-    async def count(self, wanted: Wanted, watch: Callable[[int], None]) -> Count:
-        """Of a user only the partition that has the user now is read."""
+    async def count(
+        self, wanted: Wanted, rate: float | None, watch: Callable[[int], None]
+    ) -> Count:
+        """Of a user only the partition that has the user now is read.
+
+        `rate` is that at which it is to be published, if it is.
+        """
         number = await self._overseer.partitions()
         user = wanted.user
         partitions = range(number) if user is None else [partition_of(user, number)]
-        return await count(self._settings, self._overseer.admin, partitions, wanted, watch)
+        reading = Pacing(rate).of_reading(len(partitions))
+        return await count(self._settings, self._overseer.admin, partitions, wanted, reading, watch)
 
     def new(
         self, wanted: Wanted, asked: tuple[str, str], counted: Count, *, instead: bool

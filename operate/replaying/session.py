@@ -68,7 +68,9 @@ class Session:
             )
             return self._go_on(begun, manner)
         with counting("counting, events read") as tell:
-            count = self._runner.run(self.replays.count(wanted, lambda read: tell(read, None)))
+            count = self._runner.run(
+                self.replays.count(wanted, manner.rate, lambda n: tell(n, None))
+            )
         if not manner.as_json:
             typer.echo(telling.counted(self._name, wanted, count))
         for remark in telling.remarks(count):

@@ -266,3 +266,14 @@ async def test_no_more_is_done_in_a_second_than_may_be() -> None:
     # The first turn is at once, so the fifth is behind twenty.
     assert 0.2 <= loop.time() - began < 2
     assert [Pacing(rate).at_most(500) for rate in (None, 0.5, 100.0, 1e6)] == [500, 1, 2, 500]
+
+
+@pytest.mark.parametrize(
+    ("rate", "read_a_second"), [(None, 15_000), (1e6, 15_000), (700.0, 7_000), (5.0, 2_000)]
+)
+def test_a_log_is_read_as_gently_as_the_rate_asks_for(
+    rate: float | None, read_a_second: int
+) -> None:
+    in_a_turn = Pacing(rate).of_reading(partitions=3).at_most(10_000)
+
+    assert in_a_turn * 50 == read_a_second

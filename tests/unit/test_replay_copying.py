@@ -194,5 +194,4 @@ async def test_a_rate_is_kept_by_all_partitions_together(monkeypatch: pytest.Mon
     await copy(logs, replay(part(0, (7, 49, -1)), part(1, (7, 49, -1))), rate=100)
 
     # Fifty turns of two: the last is due after 0.98 s.
-    assert len(slept) == 50
     assert 0.9 < max(slept) <= 0.98
