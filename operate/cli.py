@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import json
-import os
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
@@ -34,10 +32,6 @@ _EXIT_CODES: Final = (
     "75 partly done (try again), 78 configuration, 130 interrupted. A setting is taken from the "
     "option, else from the environment, else from keylane.toml, else its default."
 )
-
-
-#: Of a command that takes long and need not be quick.
-_NICENESS: Final = 10
 
 app = typer.Typer(
     name="keylane",
@@ -346,9 +340,6 @@ def receive(
 
 def main() -> None:
     """Run the command; each error that is ours is one clear message and its exit code."""
-    if sys.argv[1:2] == ["replay"]:
-        # It reads and publishes as fast as it may; who delivers on this machine comes first.
-        os.nice(_NICENESS)
     try:
         app()
     except KeylaneError as error:

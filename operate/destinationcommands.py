@@ -20,7 +20,7 @@ from keylane.settings import Settings, Source
 from operate.console import console
 from operate.destination import destination_of
 from operate.options import CONNECTION, with_settings
-from operate.parameters import AsJson
+from operate.parameters import AsJson, examples
 
 _PAYLOAD: Final = '{"keylane": "test"}'
 
@@ -33,7 +33,11 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The destination's nam
 
 
 @destination_app.command(
-    "list", epilog="Examples:\n\nkeylane destination list\n\nkeylane destination list --json"
+    "list",
+    epilog=examples(
+        "keylane destination list",
+        "keylane destination list --json",
+    ),
 )
 @with_settings()
 def list_destinations(settings: Settings, as_json: AsJson = False) -> None:
@@ -62,9 +66,11 @@ def _rows(name: str, own: DestinationSettings) -> list[dict[str, Any]]:
 
 @destination_app.command(
     "test",
-    epilog="Examples:\n\nkeylane destination test crm\n\nkeylane destination test crm --user 42 "
-    '--payload \'{"hello": "world"}\' --json\n\nExit codes: 0 delivered, 1 not taken, 75 not '
-    "taken now (try again), 78 configuration.",
+    epilog=examples(
+        "keylane destination test crm",
+        'keylane destination test crm --user 42 --payload \'{"hello": "world"}\' --json',
+        "Exit codes: 0 delivered, 1 not taken, 75 not taken now (try again), 78 configuration.",
+    ),
 )
 @with_settings()
 def try_destination(
@@ -121,8 +127,10 @@ def _session(settings: Settings) -> Broker:
 
 @destination_app.command(
     "rotate-secret",
-    epilog="Examples:\n\nkeylane destination rotate-secret crm\n\n"
-    "keylane destination rotate-secret crm --finish",
+    epilog=examples(
+        "keylane destination rotate-secret crm",
+        "keylane destination rotate-secret crm --finish",
+    ),
 )
 @with_settings()
 def rotate_secret(

@@ -24,7 +24,7 @@ from keylane.settings import Settings
 from operate.console import console
 from operate.exits import FAILED
 from operate.options import with_settings
-from operate.parameters import AsJson, Yes, need_terminal
+from operate.parameters import AsJson, Yes, examples, need_terminal
 
 DEFAULT_FILE: Final = Path("keylane-keys.json")
 
@@ -40,9 +40,11 @@ keys_app = typer.Typer(
 
 
 @keys_app.command(
-    epilog="Examples:\n\nkeylane keys create shop\n\n"
-    "keylane keys create shop --tenant acme --expires-in 90 --keys-file /etc/keylane/keys.json\n\n"
-    "keylane keys create prometheus --scope metrics:read --json"
+    epilog=examples(
+        "keylane keys create shop",
+        "keylane keys create shop --tenant acme --expires-in 90 --keys-file /etc/keylane/keys.json",
+        "keylane keys create prometheus --scope metrics:read --json",
+    )
 )
 @with_settings(_KEYS_FILE)
 def create(
@@ -105,7 +107,13 @@ def create(
         _tell(f"Have it asked for with: keylane ingest --keys-file {path}")
 
 
-@keys_app.command("list", epilog="Examples:\n\nkeylane keys list\n\nkeylane keys list --json")
+@keys_app.command(
+    "list",
+    epilog=examples(
+        "keylane keys list",
+        "keylane keys list --json",
+    ),
+)
 @with_settings(_KEYS_FILE)
 def list_keys(settings: Settings, as_json: AsJson = False) -> None:
     """List every key on file, revoked ones too; neither keys nor their hashes are shown."""
@@ -120,7 +128,11 @@ def list_keys(settings: Settings, as_json: AsJson = False) -> None:
 
 
 @keys_app.command(
-    "revoke", epilog="Examples:\n\nkeylane keys revoke 5f0c2a91d3\n\nkeylane keys revoke shop --yes"
+    "revoke",
+    epilog=examples(
+        "keylane keys revoke 5f0c2a91d3",
+        "keylane keys revoke shop --yes",
+    ),
 )
 @with_settings(_KEYS_FILE)
 def revoke_keys(

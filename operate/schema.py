@@ -16,7 +16,7 @@ from ingest.schemas.files import load_file
 from ingest.schemas.violations import PayloadSchema, Violation, pointer, violations_of
 from operate.eventfile import READ_BYTES, Element, Lines
 from operate.exits import BAD_DATA, FAILED
-from operate.parameters import AsJson
+from operate.parameters import AsJson, examples
 
 #: Of one payload no more is told than this.
 _MAX_PROBLEMS: Final = 10
@@ -34,8 +34,10 @@ def _schema_file(metavar: str, text: str) -> Any:
 
 
 @schema_app.command(
-    epilog="Examples:\n\nkeylane schema check order.json order-new.json\n\n"
-    "keylane schema check v1/order.avsc v2/order.avsc --json"
+    epilog=examples(
+        "keylane schema check order.json order-new.json",
+        "keylane schema check v1/order.avsc v2/order.avsc --json",
+    )
 )
 def check(
     old: Annotated[Path, _schema_file("OLD", "The version in use.")],
@@ -56,8 +58,10 @@ def check(
 
 
 @schema_app.command(
-    epilog="Examples:\n\nkeylane schema validate schemas/order.json payloads.jsonl\n\n"
-    "tail -n 100 payloads.jsonl | keylane schema validate schemas/order.json - --json"
+    epilog=examples(
+        "keylane schema validate schemas/order.json payloads.jsonl",
+        "tail -n 100 payloads.jsonl | keylane schema validate schemas/order.json - --json",
+    )
 )
 def validate(
     schema: Annotated[Path, _schema_file("SCHEMA", "The schema.")],

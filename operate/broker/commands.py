@@ -12,7 +12,7 @@ from keylane.errors import BrokerUnavailable, ConfigurationError
 from operate.broker.local import LocalBroker, LocalBrokerOptions, start_local_broker
 from operate.broker.records import BrokerRecord, all_records, find_record, held
 from operate.exits import UNAVAILABLE
-from operate.parameters import AsJson
+from operate.parameters import AsJson, examples
 
 # Those of a Pulsar that was started by hand, and so those that Keylane looks for by itself.
 DEFAULT_SERVICE_PORT: Final = 6650
@@ -25,8 +25,10 @@ broker_app = typer.Typer(
 
 
 @broker_app.command(
-    epilog="Examples:\n\nkeylane broker start\n\n"
-    "keylane broker start --service-port 0 --admin-port 0 --data-dir ./pulsar --json"
+    epilog=examples(
+        "keylane broker start",
+        "keylane broker start --service-port 0 --admin-port 0 --data-dir ./pulsar --json",
+    )
 )
 def start(
     service_port: Annotated[
@@ -60,7 +62,10 @@ def start(
 
 
 @broker_app.command(
-    epilog="Examples:\n\nkeylane broker stop\n\nkeylane broker stop --all",
+    epilog=examples(
+        "keylane broker stop",
+        "keylane broker stop --all",
+    ),
 )
 def stop(
     service_port: Annotated[
@@ -77,7 +82,10 @@ def stop(
 
 
 @broker_app.command(
-    epilog="Examples:\n\nkeylane broker status\n\nkeylane broker status --json",
+    epilog=examples(
+        "keylane broker status",
+        "keylane broker status --json",
+    ),
 )
 def status(
     service_port: Annotated[

@@ -11,14 +11,15 @@ import typer
 from keylane.names import full_topic, subscription_name
 from keylane.settings import Settings, Source
 from operate.options import CONNECTION, with_settings
-from operate.parameters import AsJson
+from operate.parameters import AsJson, examples
 
 doctor_app = typer.Typer()
 
-_EPILOG: Final = (
-    "Examples:\n\nkeylane doctor\n\nkeylane doctor crm --partitions 6 --strict --json\n\n"
+_EPILOG: Final = examples(
+    "keylane doctor",
+    "keylane doctor crm --partitions 6 --strict --json",
     "Exit codes: 0 no errors, 1 errors found (with --strict also for warnings), 69 the broker "
-    "can't be reached, 78 configuration."
+    "can't be reached, 78 configuration.",
 )
 
 

@@ -11,7 +11,7 @@ import typer
 from keylane.settings import Settings
 from operate.exits import TRY_AGAIN
 from operate.options import CONNECTION, with_settings
-from operate.parameters import AsJson, Dest
+from operate.parameters import AsJson, Dest, examples
 
 overseeing_app = typer.Typer()
 
@@ -27,7 +27,11 @@ _EXITS: Final = (
 
 
 @overseeing_app.command(
-    epilog="Examples:\n\nkeylane pause crm\n\nkeylane pause crm --within 60 --json\n\n" + _EXITS
+    epilog=examples(
+        "keylane pause crm",
+        "keylane pause crm --within 60 --json",
+        _EXITS,
+    )
 )
 @with_settings(*CONNECTION)
 def pause(
@@ -59,7 +63,11 @@ def pause(
 
 
 @overseeing_app.command(
-    epilog="Examples:\n\nkeylane resume crm\n\nkeylane resume crm --json\n\n" + _EXITS
+    epilog=examples(
+        "keylane resume crm",
+        "keylane resume crm --json",
+        _EXITS,
+    )
 )
 @with_settings(*CONNECTION)
 def resume(
@@ -91,8 +99,11 @@ def resume(
 
 
 @overseeing_app.command(
-    epilog="Examples:\n\nkeylane status\n\nkeylane status crm audit --json\n\n"
-    "keylane status --watch --every 5"
+    epilog=examples(
+        "keylane status",
+        "keylane status crm audit --json",
+        "keylane status --watch --every 5",
+    )
 )
 @with_settings(*CONNECTION)
 def status(

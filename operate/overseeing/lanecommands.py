@@ -15,7 +15,7 @@ from keylane.settings import Settings
 from operate.console import console
 from operate.exits import FAILED, TRY_AGAIN
 from operate.options import CONNECTION, with_settings
-from operate.parameters import AsJson, Dest, Yes, need_terminal
+from operate.parameters import AsJson, Dest, Yes, examples, need_terminal
 
 lanes_app = typer.Typer()
 lane_app = typer.Typer(
@@ -32,7 +32,10 @@ _EXITS: Final = (
 
 
 @lanes_app.command(
-    epilog="Examples:\n\nkeylane lanes crm --top 5\n\nkeylane lanes crm --user 42 --json"
+    epilog=examples(
+        "keylane lanes crm --top 5",
+        "keylane lanes crm --user 42 --json",
+    )
 )
 @with_settings(*CONNECTION)
 def lanes(
@@ -82,8 +85,11 @@ def _summed_up(found: Any, user: str | None) -> str:
 
 
 @lane_app.command(
-    epilog="Examples:\n\nkeylane lane skip crm user-42\n\nkeylane lane skip crm user-42 --yes\n\n"
-    + _EXITS
+    epilog=examples(
+        "keylane lane skip crm user-42",
+        "keylane lane skip crm user-42 --yes",
+        _EXITS,
+    )
 )
 @with_settings(*CONNECTION)
 def skip(
@@ -103,8 +109,11 @@ def skip(
 
 @lane_app.command(
     "dead-letter",
-    epilog="Examples:\n\nkeylane lane dead-letter crm user-42\n\n"
-    "keylane lane dead-letter crm user-42 --json\n\n" + _EXITS,
+    epilog=examples(
+        "keylane lane dead-letter crm user-42",
+        "keylane lane dead-letter crm user-42 --json",
+        _EXITS,
+    ),
 )
 @with_settings(*CONNECTION)
 def dead_letter(settings: Settings, destination: Dest, user: User, as_json: AsJson = False) -> None:
@@ -117,8 +126,11 @@ def dead_letter(settings: Settings, destination: Dest, user: User, as_json: AsJs
 
 @lane_app.command(
     "retry-now",
-    epilog="Examples:\n\nkeylane lane retry-now crm user-42\n\n"
-    "keylane lane retry-now crm user-42 --json\n\n" + _EXITS,
+    epilog=examples(
+        "keylane lane retry-now crm user-42",
+        "keylane lane retry-now crm user-42 --json",
+        _EXITS,
+    ),
 )
 @with_settings(*CONNECTION)
 def retry_now(settings: Settings, destination: Dest, user: User, as_json: AsJson = False) -> None:

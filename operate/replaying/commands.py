@@ -10,22 +10,22 @@ import typer
 
 from keylane.settings import Settings
 from operate.options import CONNECTION, with_settings
-from operate.parameters import AsJson, Dest, moment
+from operate.parameters import AsJson, Dest, examples, moment
 from operate.replaying.plan import words_of
 from operate.replaying.window import Wanted
 
 replay_app = typer.Typer()
 
 _TIME: Final = "2h, 30m, 3d (ago) or RFC 3339; without a zone it is UTC"
-_EPILOG: Final = (
-    "Examples:\n\nkeylane replay crm --from 2h --dry-run\n\n"
-    "keylane replay crm --from 2026-01-31T06:00:00Z --to 2026-01-31T07:00:00Z --rate 200 --wait\n\n"
-    "keylane replay crm --from 1d --user user-7 --type order.paid --instead\n\n"
-    "keylane replay crm --list\n\n"
+_EPILOG: Final = examples(
+    "keylane replay crm --from 2h --dry-run",
+    "keylane replay crm --from 2026-01-31T06:00:00Z --to 2026-01-31T07:00:00Z --rate 200 --wait",
+    "keylane replay crm --from 1d --user user-7 --type order.paid --instead",
+    "keylane replay crm --list",
     "Exit codes: 0 done, 1 cancelled or refused, 2 usage (also: more than 10,000 events without "
     "--yes), 69 broker unavailable, 75 not confirmed by all workers or by the broker (run it "
     "again), 78 no such destination or replay, 130 interrupted. What was begun and did not end is "
-    "gone on with by the same command, without a second copy."
+    "gone on with by the same command, without a second copy.",
 )
 
 
