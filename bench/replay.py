@@ -2,18 +2,20 @@
 
 First events are put on the topic, a window of time after the other, and delivered. Then live events
 come at a steady rate, and by turns nothing else happens or one window is replayed, no faster than
-`--rate` says: a machine that is slower for half a minute makes both slower, or one turn of several.
+`--rate` says. Where the host took processors away for a while that is left out: it costs ten times
+what is looked for.
 """
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -24,15 +26,20 @@ from bench.parts import receiver, sender
 from bench.processes import LivingPart
 from bench.scale import CONCURRENCY, PARTITIONS, USERS
 from bench.stage import Stage
+from bench.stolen import Stolen
 
 SECTION: Final = "replay"
 _BESIDE: Final = "before each"
-#: How much longer a replay takes than its rate says, at most: it reads a minute around its window.
-_SLACK_S: Final = 60.0
 _WITHIN_S: Final = 300.0
-#: Of so many seconds the percentiles are taken; what is told is the median of these.
+#: Of so many seconds it is judged whether they are left out: if more than so much was stolen.
 _WINDOW_S: Final = 5.0
+_STOLEN_AT_MOST: Final = 0.01
 _POLL_S: Final = 0.1
+
+
+#: When each was sent, and the milliseconds until it was delivered; times from one to another.
+Latencies: TypeAlias = list[tuple[float, float]]
+Spans: TypeAlias = list[tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +61,11 @@ class Replay:
         self._kept = self._each * scale.replay_turns
         self._rate = scale.replay_rate
         self._quiet_s = scale.replay_quiet_s
-        turn_s = self._quiet_s + self._each / self._rate + _SLACK_S
+        turn_s = self._quiet_s + self._each / self._rate + scale.replay_slack_s
         self._live_rate = scale.steady_rate
         self._live = round((self._quiet_s + scale.replay_turns * turn_s) * self._live_rate)
         self._told = 0
+        self._stolen = Stolen()
 
     def run(self) -> list[Figure]:
         url = receiver_url(self._target.hear(receiver.Listening).port)
@@ -89,7 +97,8 @@ class Replay:
     def _measure(self, windows: list[tuple[str, str]]) -> list[Figure]:
         self._target.tell(receiver.Expect(0))
         self._stage.tell(f"{self._live:,} live events at {self._live_rate:.0f}/s")
-        with self._send(self._kept, self._live, self._live_rate) as sending:
+        live = self._send(self._kept, self._live, self._live_rate)
+        with self._stolen.watching(), live as sending:
             time.sleep(self._quiet_s)
             turns = [self._take_turn(*window) for window in windows]
             sent = sending.hear(sender.Result).sent
@@ -143,8 +152,9 @@ class Replay:
             for number, arrived in zip(taken.numbers, taken.moments, strict=True)
             if number >= self._kept
         )
-        before = [w for t in turns for w in _windows(live, t.quiet_at, t.replay_at)]
-        during = [w for t in turns for w in _windows(live, t.replay_at, t.over_at)]
+        before = [(turn.quiet_at, turn.replay_at) for turn in turns]
+        during = [(turn.replay_at, turn.over_at) for turn in turns]
+        kept = self._left(live, before), self._left(live, during)
         return [
             _plain("events kept and not replayed, or twice", self._kept - _once(counts)),
             _plain("beside what the commands told", abs(self._told - len(counts))),
@@ -152,33 +162,40 @@ class Replay:
             *(
                 Figure(
                     SECTION,
-                    f"live send to delivery p{percent} of {_WINDOW_S:.0f} s during one",
+                    f"live send to delivery p{percent} {what}",
                     "ms",
-                    [percentile(window, percent) for window in during],
+                    [percentile(of_during, percent)],
                     _BESIDE,
-                    [percentile(window, percent) for window in before],
-                    at_most=1.2 if percent == 99 else None,
+                    [percentile(of_before, percent)],
+                    at_most=at_most,
                 )
-                for percent in (50, 99)
-            ),
-            Figure(
-                SECTION,
-                "live send to delivery p99 over all",
-                "ms",
-                [percentile([ms for window in during for ms in window], 99)],
-                _BESIDE,
-                [percentile([ms for window in before for ms in window], 99)],
+                for percent, what, (of_before, of_during), at_most in (
+                    (50, "during them", kept, None),
+                    (99, "during them", kept, 1.2),
+                    (99, "with what was stolen", (_sent(live, before), _sent(live, during)), None),
+                )
             ),
         ]
 
+    def _left(self, live: Latencies, spans: Spans) -> list[float]:
+        """Latencies of windows in which next to nothing was stolen; of all if there is none."""
+        windows = [
+            (at, min(at + _WINDOW_S, ended))
+            for began, ended in spans
+            for at in _steps(began, ended, _WINDOW_S)
+        ]
+        quiet = [span for span in windows if self._stolen.share(*span) <= _STOLEN_AT_MOST]
+        self._stage.tell(f"{len(windows) - len(quiet)} of {len(windows)} windows are left out")
+        return _sent(live, quiet or windows)
 
-def _windows(live: list[tuple[float, float]], began: float, ended: float) -> list[list[float]]:
-    """Latencies of what was sent in that time, by the window in which it was sent."""
-    windows: dict[int, list[float]] = {}
-    for at, latency in live:
-        if began <= at < ended:
-            windows.setdefault(int((at - began) // _WINDOW_S), []).append(latency)
-    return list(windows.values())
+
+def _steps(began: float, ended: float, step: float) -> list[float]:
+    return [began + step * number for number in range(math.ceil((ended - began) / step))]
+
+
+def _sent(live: Latencies, spans: Spans) -> list[float]:
+    """Of what was sent in one of these times."""
+    return [ms for began, ended in spans for at, ms in live if began <= at < ended]
 
 
 def _plain(name: str, value: float) -> Figure:

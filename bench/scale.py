@@ -45,6 +45,8 @@ class Scale:
     """That are kept and delivered once more, in so many turns with a quiet time before each."""
     replay_turns: int
     replay_quiet_s: float
+    replay_slack_s: float
+    """How much longer one takes than its rate says, at most: it reads a minute around its window."""
     replay_rate: float
     """Events a second that are replayed."""
     slow_s: float
@@ -77,6 +79,7 @@ FULL: Final = Scale(
     replay_events=48_000,
     replay_turns=4,
     replay_quiet_s=30.0,
+    replay_slack_s=60.0,
     replay_rate=200.0,
     slow_s=30.0,
     known_users=(100, 1_000, 10_000, 100_000, 1_000_000),
@@ -103,6 +106,7 @@ QUICK: Final = Scale(
     replay_events=500,
     replay_turns=2,
     replay_quiet_s=1.0,
+    replay_slack_s=6.0,
     replay_rate=200.0,
     slow_s=2.0,
     known_users=(100, 100_000),

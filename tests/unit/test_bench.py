@@ -30,6 +30,7 @@ from bench.processes import sums
 from bench.scale import BODIES, QUICK, USERS, interleaved
 from bench.simulated import BATCH, Simulation, Users
 from bench.stage import Stage
+from bench.stolen import Look, Stolen
 from bench.wire import AnswerReader, post
 
 ACCEPTED = (
@@ -425,6 +426,25 @@ def test_metrics_are_summed_over_their_labels() -> None:
     text = '# TYPE a_total counter\na_total{x="1"} 2.0\na_total{x="2"} 3.0\nb 1e+06\n'
 
     assert sums(text) == {"a_total": 5.0, "b": 1e6}
+
+
+def test_what_was_stolen_is_told_for_any_time() -> None:
+    stolen = Stolen()
+    stolen.looks = [Look(0.0, 0, 0), Look(1.0, 0, 200), Look(2.0, 50, 400), Look(3.0, 50, 600)]
+
+    assert stolen.share(0.0, 1.5) == 0
+    assert stolen.share(1.0, 3.0) == 0.25
+    assert stolen.share(1.0, 1.5) == 0
+
+
+def test_a_look_at_the_machine_finds_some_of_its_time_stolen_or_none() -> None:
+    stolen = Stolen()
+
+    with stolen.watching():
+        pass
+
+    assert all(0 <= look.stolen < look.all for look in stolen.looks)
+    assert bool(stolen.looks) == Path("/proc/stat").exists()
 
 
 def test_rounds_are_interleaved_and_begin_with_each_arm_in_turn() -> None:
