@@ -37,8 +37,9 @@ _STOLEN_AT_MOST: Final = 0.01
 _POLL_S: Final = 0.1
 
 
-#: When each was sent, and the milliseconds until it was delivered; times from one to another.
+#: When each was sent, and the milliseconds until it was delivered.
 Latencies: TypeAlias = list[tuple[float, float]]
+#: Times from one moment to another.
 Spans: TypeAlias = list[tuple[float, float]]
 
 
@@ -85,7 +86,7 @@ class Replay:
         with self._send(first, self._each) as sending:
             sending.hear(sender.Result)
         self._wait_arrived(first + self._each)
-        time.sleep(1)
+        time.sleep(1)  # so that no two windows touch
         return began, _now()
 
     def _send(self, first: int, count: int, rate: float = 0.0) -> LivingPart:

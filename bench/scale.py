@@ -46,7 +46,7 @@ class Scale:
     replay_turns: int
     replay_quiet_s: float
     replay_slack_s: float
-    """How much longer one takes than its rate says, at most: it reads a minute around its window."""
+    """How much longer one takes than its rate says: it reads a minute around its window."""
     replay_rate: float
     """Events a second that are replayed."""
     slow_s: float

@@ -30,6 +30,7 @@ from keylane.errors import BrokerError, BrokerUnavailable
 from keylane.masking import mask_url
 from keylane.moment import EARLIEST, LATEST, moment_ms
 from keylane.names import full_topic
+from keylane.place import EntryId
 from keylane.settings import PulsarSettings
 from keylane.tls import broker_context
 
@@ -175,15 +176,15 @@ class PulsarAdmin:
 
         All up to `markDeletePosition`, and the ranges in `individuallyDeletedMessages`.
         """
-        answer = await self._call("GET", f"{_path(topic)}/internalStats")
-        found = answer.body["cursors"].get(subscription)
+        found = (await self._internal_stats(topic))["cursors"].get(subscription)
         return None if found is None else dict(found)
 
-    async def last_entry(self, topic: str) -> tuple[int, int]:
-        """Ledger and entry of the newest message; -1 for an entry where a ledger has none yet."""
-        answer = await self._call("GET", f"{_path(topic)}/internalStats")
-        ledger, _, entry = str(answer.body["lastConfirmedEntry"]).partition(":")
-        return int(ledger), int(entry)
+    async def last_entry(self, topic: str) -> EntryId:
+        """That of the newest message; -1 for the entry where a ledger has none yet."""
+        return EntryId.read(str((await self._internal_stats(topic))["lastConfirmedEntry"]))
+
+    async def _internal_stats(self, topic: str) -> dict[str, Any]:
+        return dict((await self._call("GET", f"{_path(topic)}/internalStats")).body)
 
     async def get(self, path: str) -> dict[str, Any] | None:
         """The object at a path below `/admin/v2/`; None if there is none."""

@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple, Self
+
 from keylane.broker import Position
+
+
+class EntryId(NamedTuple):
+    """A stored entry: a message, or a batch of them, which is acknowledged as one."""
+
+    ledger: int
+    entry: int
+
+    @classmethod
+    def of(cls, position: Position) -> Self:
+        return cls(position[0], position[1])
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        ledger, entry = text.split(":")
+        return cls(int(ledger), int(entry))
 
 
 def place_of(partition: int, position: Position) -> str:

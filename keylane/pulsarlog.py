@@ -17,6 +17,7 @@ from keylane.broker import OutgoingMessage, Position, Receipt
 from keylane.credentials import credentials_of
 from keylane.errors import BrokerError, BrokerUnavailable, PublishUnconfirmed
 from keylane.names import full_topic
+from keylane.place import EntryId
 from keylane.pulsarclient import (
     Client,
     ClientError,
@@ -49,7 +50,7 @@ def sequence_of(position: Position) -> int:
 class LogReader:
     """Reads a topic without partitions, or one partition; no subscription knows of it."""
 
-    def __init__(self, reader: Any, upto: tuple[int, int] | None) -> None:
+    def __init__(self, reader: Any, upto: EntryId | None) -> None:
         self._reader = reader
         self._upto = upto
 
@@ -59,9 +60,9 @@ class LogReader:
         Raises `BrokerUnavailable`.
         """
         batch = await asyncio.to_thread(self._read, at_most)
-        if self._upto is None or not batch or batch[-1].position[:2] <= self._upto:
+        if self._upto is None or not batch or EntryId.of(batch[-1].position) <= self._upto:
             return batch
-        return [message for message in batch if message.position[:2] <= self._upto]
+        return [message for message in batch if EntryId.of(message.position) <= self._upto]
 
     def _read(self, at_most: int) -> list[PulsarMessage]:
         batch: list[PulsarMessage] = []
@@ -197,11 +198,11 @@ class PulsarLogs:
         *,
         after: Position | None = None,
         from_ms: int | None = None,
-        upto: tuple[int, int] | None = None,
+        upto: EntryId | None = None,
     ) -> LogReader:
         """Read from behind a position, from a publish time, or from the earliest that is kept.
 
-        Up to an entry of a ledger (`PulsarAdmin.last_entry`), or on and on while something comes.
+        Up to an entry (`PulsarAdmin.last_entry`), or on and on while something comes.
         """
         client = self._opened_client()
 

@@ -6,28 +6,12 @@ import bisect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 
-from keylane.broker import Position
+from keylane.place import EntryId
 
 #: `(11:4..11:6]`: behind the first up to and with the second.
 _RANGE: Final = re.compile(r"\((-?\d+):(-?\d+)\.\.(-?\d+):(-?\d+)\]")
-
-
-class EntryId(NamedTuple):
-    """A stored entry: a message, or a batch of them, which is acknowledged as one."""
-
-    ledger: int
-    entry: int
-
-    @classmethod
-    def of(cls, position: Position) -> Self:
-        return cls(position[0], position[1])
-
-    @classmethod
-    def read(cls, text: str) -> Self:
-        ledger, entry = text.split(":")
-        return cls(int(ledger), int(entry))
 
 
 @dataclass(frozen=True, slots=True)

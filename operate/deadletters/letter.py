@@ -9,9 +9,8 @@ from typing import Final, NamedTuple, Self
 from keylane.broker import Position, Received
 from keylane.event import DEFAULT_TYPE, rfc3339
 from keylane.names import WHOLE, partition_topic
-from keylane.place import origin_id
+from keylane.place import EntryId, origin_id
 from keylane.redriven import ORIGIN_MESSAGE_ID, REAL_TOPIC, origin_of
-from operate.deadletters.acknowledged import EntryId
 from operate.when import milliseconds
 
 #: What the reason is called of a dead letter that another program put there.

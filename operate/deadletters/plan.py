@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from operate.deadletters.acknowledged import EntryId
+from keylane.place import EntryId
 from operate.deadletters.letter import DeadLetter, Number, Place, number_of
 
 #: No broker is set to take less. One that took a dead letter may not take it as it is sent now.

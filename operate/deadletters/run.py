@@ -10,7 +10,7 @@ import orjson
 
 from keylane.controlrecord import Standing, UserRecord, as_json
 from keylane.errors import ContractError
-from operate.deadletters.acknowledged import EntryId
+from keylane.place import EntryId
 from operate.deadletters.filters import Filters
 from operate.deadletters.letter import DeadLetter
 from operate.deadletters.plan import as_data, is_upto

@@ -14,8 +14,9 @@ from keylane.admin import PulsarAdmin
 from keylane.broker import Position
 from keylane.errors import ConfigurationError
 from keylane.names import DEAD_LETTER_SUBSCRIPTION, WHOLE, dead_letter_topic, partition_topic
+from keylane.place import EntryId
 from keylane.pulsarlog import PulsarLogs
-from operate.deadletters.acknowledged import Acknowledged, EntryId
+from operate.deadletters.acknowledged import Acknowledged
 from operate.deadletters.letter import DeadLetter, Place
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from keylane.admin import PulsarAdmin
 from keylane.names import partition_topic
+from keylane.place import EntryId
 from keylane.pulsarlog import PulsarLogs
 from keylane.settings import Settings
 from operate.pacing import Pacing
@@ -37,7 +38,7 @@ async def count(
     begins: list[int] = []
     read = 0
 
-    async def count_one(logs: PulsarLogs, tally: Tally, part: str, end: tuple[int, int]) -> None:
+    async def count_one(logs: PulsarLogs, tally: Tally, part: str, end: EntryId) -> None:
         nonlocal read
         reader = await logs.reader(part, from_ms=wanted.read_from_ms, upto=end)
         while batch := await reader.read(reading.at_most(_AT_ONCE)):
@@ -63,10 +64,9 @@ async def count(
     return Count.of(tallies.values(), begin if begin > wanted.from_ms else None)
 
 
-async def _begin_ms(logs: PulsarLogs, part: str, end: tuple[int, int]) -> int | None:
+async def _begin_ms(logs: PulsarLogs, part: str, end: EntryId) -> int | None:
     """When the earliest event that is kept was published; None if there never was one."""
     reader = await logs.reader(part)
     if kept := await reader.read(1):
         return kept[0].publish_time_ms
-    _, entry = end
-    return time.time_ns() // 1_000_000 if entry >= 0 else None
+    return time.time_ns() // 1_000_000 if end.entry >= 0 else None

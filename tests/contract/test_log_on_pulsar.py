@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import pulsar
 import pytest
@@ -26,11 +26,11 @@ def access(local_broker: BrokerAddress) -> PulsarSettings:
     return PulsarSettings(service_url=local_broker.service_url, admin_url=local_broker.admin_url)
 
 
-def send(access: PulsarSettings, topic: str, numbers: Iterator[int]) -> None:
+def send(access: PulsarSettings, topic: str, numbers: Iterable[int]) -> None:
     send_raw(access.service_url, topic, [Sent("user-1", b"%d" % number) for number in numbers])
 
 
-def send_shared(access: PulsarSettings, topic: str, numbers: Iterator[int]) -> None:
+def send_shared(access: PulsarSettings, topic: str, numbers: Iterable[int]) -> None:
     """All in one entry of the log."""
     client = pulsar.Client(
         access.service_url, logger=pulsar.FileLogger(pulsar.LoggerLevel.Error, "/dev/stderr")
@@ -47,7 +47,7 @@ def send_shared(access: PulsarSettings, topic: str, numbers: Iterator[int]) -> N
 async def numbers_up_to_now(access: PulsarSettings, topic: str) -> list[int]:
     async with PulsarAdmin(access) as admin, PulsarLogs(access) as logs:
         last = await admin.last_entry(topic)
-        await asyncio.to_thread(send, access, topic, iter(range(100, 105)))
+        await asyncio.to_thread(send, access, topic, range(100, 105))
         reader = await logs.reader(topic, upto=last)
         found = []
         while batch := await reader.read(4):
@@ -56,7 +56,7 @@ async def numbers_up_to_now(access: PulsarSettings, topic: str) -> list[int]:
 
 
 async def test_a_log_is_read_up_to_what_was_its_end(access: PulsarSettings, topic: str) -> None:
-    await asyncio.to_thread(send, access, topic, iter(range(10)))
+    await asyncio.to_thread(send, access, topic, range(10))
 
     assert await numbers_up_to_now(access, topic) == list(range(10))
 
@@ -64,12 +64,12 @@ async def test_a_log_is_read_up_to_what_was_its_end(access: PulsarSettings, topi
 async def test_messages_that_share_the_last_entry_are_all_read(
     access: PulsarSettings, topic: str
 ) -> None:
-    await asyncio.to_thread(send_shared, access, topic, iter(range(10)))
+    await asyncio.to_thread(send_shared, access, topic, range(10))
 
     assert await numbers_up_to_now(access, topic) == list(range(10))
 
 
 async def test_nothing_is_read_of_a_log_that_was_empty(access: PulsarSettings, topic: str) -> None:
-    await asyncio.to_thread(send, access, topic, iter(()))
+    await asyncio.to_thread(send, access, topic, ())
 
     assert await numbers_up_to_now(access, topic) == []

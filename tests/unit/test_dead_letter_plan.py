@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from keylane.controlrecord import Standing, UserRecord
 from keylane.errors import ContractError
 from keylane.names import WHOLE
-from operate.deadletters.acknowledged import Acknowledged, EntryId
+from keylane.place import EntryId
+from operate.deadletters.acknowledged import Acknowledged
 from operate.deadletters.filters import Filters
 from operate.deadletters.letter import DeadLetter, Number, Origin, Place
 from operate.deadletters.plan import (
