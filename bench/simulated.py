@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from dispatch.attempts import IMMEDIATE_BATCH, IMMEDIATE_ROUNDS
+from dispatch.immediate import IMMEDIATE_BATCH, IMMEDIATE_ROUNDS
 from dispatch.lane import Entry
 from dispatch.lanes import Lanes
 from dispatch.options import LaneOptions

@@ -17,53 +17,35 @@ from typing import Any, Final, cast
 from dispatch.admission import Admission, Verdict
 from dispatch.breaker import BreakerState
 from dispatch.deadletter import AttemptHistory, DeadLetters, remember
-from dispatch.delivery import Delivery
-from dispatch.destinations.destination import Destination, ImmediateDestination
+from dispatch.delivery import Delivery, delivery_of
+from dispatch.destinations.destination import Destination
+from dispatch.immediate import IMMEDIATE_ROUNDS, Immediate, broken
 from dispatch.lane import Entry
 from dispatch.lanes import Lanes
-from dispatch.metrics import WorkerMetrics
+from dispatch.metrics import OUTCOME_NAMES, WorkerMetrics
 from dispatch.orders import condemn
 from dispatch.outcome import (
     Delivered,
     Disabled,
     Failure,
-    Forbidden,
     Malformed,
     Outcome,
-    Refused,
     Unavailable,
     Withdrawn,
 )
 from dispatch.pace import Cost, Pace
-from dispatch.retry import Acknowledge, Decision, GiveUp, Reason, Retry, RetryPolicy
+from dispatch.retry import Acknowledge, Decision, GiveUp, Reason, Retry
 from dispatch.suspects import Suspects
+from dispatch.target import Target
+from keylane.broker import Received
 from keylane.errors import BrokerError, ContractError
 from keylane.redriven import END
 
-#: Attempts at an immediate destination in one go, and rounds of them before others get a turn.
-IMMEDIATE_BATCH: Final = 500
-IMMEDIATE_ROUNDS: Final = 4
 #: A destination ends an attempt by itself; this is for one that does not.
 TIMEOUT_MARGIN_S: Final = 5.0
 #: Seconds after which a redrive's end is said again that the broker did not confirm.
 END_AGAIN_S: Final = 1.0
 _LATE: Final = Unavailable("no answer within the timeout", may_be_down=True, is_overload=True)
-
-
-class Target:
-    """A destination, the policy for its failures, and how many attempts run at it."""
-
-    def __init__(
-        self,
-        destination: Destination | ImmediateDestination,
-        policy: RetryPolicy,
-        timeout_s: float,
-    ) -> None:
-        self.destination = destination
-        self.policy = policy
-        self.immediate = destination if isinstance(destination, ImmediateDestination) else None
-        self.timeout_s = timeout_s
-        self.running = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +91,7 @@ class Attempts:
         self._is_once_more = lanes.partitions.is_anything_once_more
         self._loop = asyncio.get_running_loop()
         self._suspects = Suspects(lanes)
+        self._immediate = Immediate(lanes, pace, admission, metrics.counts, log, self._settle)
         #: Until when each may take, the oldest first; and those that took longer.
         self._running: dict[asyncio.Task[Any], float] = {}
         self._overdue: set[asyncio.Task[Any]] = set()
@@ -132,8 +115,15 @@ class Attempts:
             entries = self._take(now, 0)
             if not entries:
                 return
-            self._attempt_all(self._target.immediate, entries)
+            self._immediate.attempt(self._target.immediate, entries, now)
         self._shell.step_soon()
+
+    def pass_by(self, number: int, messages: Sequence[Received], now: float) -> Sequence[Received]:
+        """Attempt what needs no lane; returns the rest, in its order."""
+        destination = self._target.immediate
+        if destination is None:
+            return messages
+        return self._immediate.pass_by(destination, number, messages, now)
 
     def _take(self, now: float, in_flight: int) -> list[Entry]:
         room = self._pace.room(now, in_flight)
@@ -184,25 +174,6 @@ class Attempts:
         else:
             self._lanes.acknowledge(entry, self._loop.time())
         self._shell.step_soon()
-
-    def _attempt_all(self, destination: ImmediateDestination, entries: list[Entry]) -> None:
-        deliveries = [delivery_of(entry) for entry in entries]
-        began = self._loop.time()
-        outcomes: Sequence[Outcome]
-        try:
-            outcomes = destination.attempt_all(deliveries)
-        except Exception as error:  # noqa: BLE001  as `_broken` says
-            outcomes = [self._broken(error)] * len(deliveries)
-        delivered = 0
-        is_plain = not (self._logs_deliveries or self._pace.breaker.is_open)
-        for entry, delivery, outcome in zip(entries, deliveries, outcomes, strict=True):
-            if is_plain and isinstance(outcome, Delivered):
-                delivered += 1
-                self._lanes.acknowledge(entry, began)
-            else:
-                self._settle(entry, delivery, outcome, began)
-        self._counts.attempts[_OUTCOME_NAMES[Delivered]] += delivered
-        self._pace.delivered(delivered, began)
 
     def end_overdue(self, now: float) -> None:
         """Cancel attempts that their destination does not end by itself, as it should.
@@ -260,13 +231,8 @@ class Attempts:
             return _LATE
         except TimeoutError:
             return _LATE
-        except Exception as error:  # noqa: BLE001  as `_broken` says
-            return self._broken(error)
-
-    def _broken(self, error: Exception) -> Outcome:
-        # A bug in a destination must not strand the users whose events met it.
-        self._log.error("attempt.broke", exc_info=error)
-        return Unavailable(f"{type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001  as `broken` says
+            return broken(error, self._log)
 
     def _settle(self, entry: Entry, delivery: Delivery, outcome: Outcome, began: float) -> None:
         """Let the policy decide, and the lanes do it."""
@@ -275,7 +241,7 @@ class Attempts:
             self._withdraw(entry)
             return
         now = self._loop.time()
-        self._counts.attempts[_OUTCOME_NAMES[type(outcome)]] += 1
+        self._counts.attempts[OUTCOME_NAMES[type(outcome)]] += 1
         was_open = self._pace.breaker.is_open
         cost = self._pace.ended(entry, delivery.message.key, outcome, began, now)
         if was_open is not self._pace.breaker.is_open:
@@ -355,20 +321,3 @@ class Attempts:
             self._lanes.acknowledge(entry, self._loop.time())
             self._log.warning("event.dead_lettered", **delivery.facts(), because=reason)
         self._shell.step_soon()
-
-
-_OUTCOME_NAMES: Final[dict[type[Outcome], str]] = {
-    Delivered: "delivered",
-    Unavailable: "unavailable",
-    Refused: "refused",
-    Malformed: "malformed",
-    Forbidden: "forbidden",
-    Disabled: "disabled",
-}
-
-
-def delivery_of(entry: Entry, may_begin: Callable[[], bool] = lambda: True) -> Delivery:
-    """The next attempt at the event of an entry that is to be started, or to be buried."""
-    if entry.message is None or entry.lane is None:
-        raise AssertionError("an entry without its message was started")
-    return Delivery(entry.message, entry.lane.partition, entry.attempt, may_begin)

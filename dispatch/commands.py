@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from dispatch.clearance import Ask
@@ -37,3 +37,10 @@ class Commands:
     """To be told to the other workers, each with its partition."""
     ask: list[Ask] = field(default_factory=list)
     """Lanes whose turn needs leave."""
+
+    def take(self) -> Commands:
+        """What has come together; nothing is left."""
+        taken = replace(self)
+        self.acknowledge, self.negative_acknowledge = {}, {}
+        self.dead_letter, self.notes, self.ask = [], [], []
+        return taken

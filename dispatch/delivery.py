@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
+from dispatch.lane import Entry
 from keylane.broker import Received
 from keylane.errors import ContractError
 from keylane.event import CORRELATION, Event, from_message
@@ -112,3 +113,10 @@ class Delivery:
             if correlation := event.extensions.get(CORRELATION):
                 facts["correlation"] = correlation
         return facts
+
+
+def delivery_of(entry: Entry, may_begin: Callable[[], bool] = lambda: True) -> Delivery:
+    """The next attempt at the event of an entry that is to be started, or to be buried."""
+    if entry.message is None or entry.lane is None:
+        raise AssertionError("an entry without its message was started")
+    return Delivery(entry.message, entry.lane.partition, entry.attempt, may_begin)

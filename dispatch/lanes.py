@@ -20,6 +20,7 @@ from dispatch.commands import Commands, Note
 from dispatch.lane import Entry, Lane, LaneKey, State
 from dispatch.options import LaneOptions
 from dispatch.partition import KNOWN_S, MAX_STEP_S, Lately, Partition, Partitions
+from dispatch.passing import Passing
 from dispatch.redelivery import Redelivery
 from dispatch.settling import settle, settled
 from dispatch.statistics import Statistics, statistics_of
@@ -42,16 +43,11 @@ class Lanes:
         self._absences = Absences(
             options, self._tally, self._timers, self._redelivery, self._note, self._go_on
         )
-        self._backoffs = Backoffs(
-            options,
-            self._tally,
-            self._timers,
-            self._dead_letter,
-            self._reconsider,
-            self._drop_head,
-        )
+        answers = (self._dead_letter, self._reconsider, self._drop_head)
+        self._backoffs = Backoffs(options, self._tally, self._timers, *answers)
         self.partitions = Partitions()
         self._turns = Turns(self._tally, options)
+        self.passing = Passing(options, self.partitions, self.commands, self._turns, self.arrive)
         self._late = 0
 
     # What happens
@@ -230,8 +226,7 @@ class Lanes:
     # What is to be done
 
     def take_commands(self) -> Commands:
-        commands, self.commands = self.commands, Commands()
-        return commands
+        return self.commands.take()
 
     def wake_at(self, now: float) -> float | None:
         """When `advance` is next of use, if nothing else happens."""
@@ -279,10 +274,12 @@ class Lanes:
         lane.add(entry)
         self._doubt(lane)
         self._tally.enter(entry)
-        if message.redelivery_count or partition.connected_s < self.options.fresh_s:
+        is_known = key in partition.known
+        is_fresh = partition.connected_s < self.options.fresh_s
+        if message.redelivery_count or (is_fresh and not is_known):
             settle(partition.settling, lane, partition.calm_s + self.options.settle_s)
             self._tally.weigh(lane)
-        elif self.options.meet_s and key not in partition.known:
+        elif self.options.meet_s and not is_known:
             settle(partition.meeting, lane, partition.calm_s + self.options.meet_s)
             self._tally.weigh(lane)
         else:

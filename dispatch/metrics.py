@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from prometheus_client import Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -16,6 +17,15 @@ from typing_extensions import override
 
 from dispatch.breaker import BreakerState
 from dispatch.once.book import OnceCounts
+from dispatch.outcome import (
+    Delivered,
+    Disabled,
+    Forbidden,
+    Malformed,
+    Outcome,
+    Refused,
+    Unavailable,
+)
 from dispatch.pace import PaceFigures
 from dispatch.statistics import Statistics
 from keylane.controlrecord import Standing
@@ -23,6 +33,17 @@ from keylane.telemetry import new_registry
 
 #: From a webhook in the same rack to one that uses its timeout up.
 _ATTEMPT_SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30)
+
+
+#: What an attempt came to, as a label.
+OUTCOME_NAMES: Final[dict[type[Outcome], str]] = {
+    Delivered: "delivered",
+    Unavailable: "unavailable",
+    Refused: "refused",
+    Malformed: "malformed",
+    Forbidden: "forbidden",
+    Disabled: "disabled",
+}
 
 
 @dataclass(slots=True)

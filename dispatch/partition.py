@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeAlias, TypeVar
 
@@ -44,6 +44,9 @@ class Lately(Generic[_K, _V]):
 
     def put(self, key: _K, value: _V) -> None:
         self._current[key] = value
+
+    def put_all(self, keys: Iterable[_K], value: _V) -> None:
+        self._current.update(dict.fromkeys(keys, value))
 
     def discard(self, key: _K) -> None:
         self._current.pop(key, None)

@@ -92,18 +92,19 @@ class Turns:
                 and lane.is_cleared
                 and lane.head.state is State.HELD
             ):
-                self._start(lane, now)
+                self.start(lane, now)
                 started.append(lane.head)
         return started
+
+    def start(self, lane: Lane, now: float) -> None:
+        """Its head is attempted from now on."""
+        self._tally.move(lane.head, State.IN_FLIGHT)
+        lane.started_at = now
+        if lane.is_slow:
+            self._tally.take_slow_slot(lane)
 
     def _line_up(self, lane: Lane) -> None:
         is_once_more = lane.partition == WHOLE
         self.once_more += is_once_more
         lane.is_slow = is_once_more or (self._any_slow and lane.key in self._slow_users)
         (self._slow if lane.is_slow else self._ready).append(lane)
-
-    def _start(self, lane: Lane, now: float) -> None:
-        self._tally.move(lane.head, State.IN_FLIGHT)
-        lane.started_at = now
-        if lane.is_slow:
-            self._tally.take_slow_slot(lane)

@@ -19,13 +19,14 @@ import structlog
 
 from dispatch.admission import Admission
 from dispatch.answers import Answers
-from dispatch.attempts import IMMEDIATE_BATCH, Attempts, Shell, Target
+from dispatch.attempts import Attempts, Shell
 from dispatch.connections import Connections, Subscription
 from dispatch.control import Control
 from dispatch.deadletter import AttemptHistory, DeadLetters
 from dispatch.delivery import Delivery
 from dispatch.destinations.destination import Destination, ImmediateDestination
 from dispatch.handover import Handover
+from dispatch.immediate import IMMEDIATE_BATCH
 from dispatch.lane import Lane
 from dispatch.lanereport import lanes_of, status_of
 from dispatch.lanes import Lanes
@@ -34,6 +35,7 @@ from dispatch.metrics import WorkerMetrics
 from dispatch.orders import Orders, can_be_decided, condemn
 from dispatch.pace import Pace, PaceOptions
 from dispatch.retry import Reason, RetryPolicy
+from dispatch.target import Target
 from keylane.broker import DEFAULT_PREFETCH, Broker, Received
 
 log = structlog.get_logger()
@@ -205,6 +207,12 @@ class Worker:
         self._connections.check()
         now = self._loop.time()
         self._counts.received += len(messages)
+        if not self._is_draining:
+            try:
+                messages = self._attempts.pass_by(partition, messages, now)
+            except Exception as error:  # noqa: BLE001  what of the batch is where, nobody knows
+                self._fail(error)
+                return
         arrive = self._lanes.arrive
         for message in messages:
             try:

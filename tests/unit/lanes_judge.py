@@ -35,7 +35,8 @@ class Attempt:
 
     process: int
     worker: str
-    entry: Entry
+    #: None while it needs no lane.
+    entry: Entry | None
     position: Position
     user: str
     is_orphaned: bool = False
@@ -83,7 +84,7 @@ class Judge:
         self._due: dict[Position, tuple[float, int]] = {}
         #: Users that are held, each with the event that it is held for.
         self.held: dict[str, Position] = {}
-        self.overlaps = self.repeated = self.exhausted = self.diverted = 0
+        self.overlaps = self.repeated = self.exhausted = self.diverted = self.passed = 0
 
     def publish(self, user: str, position: Position) -> None:
         self.users.setdefault(user, []).append(position)
@@ -137,7 +138,8 @@ class Judge:
 
     def _check_number(self, attempt: Attempt, what: str) -> None:
         """As many attempts as were made, but for what was forgotten or given back in vain."""
-        position, number = attempt.position, attempt.entry.attempt
+        position = attempt.position
+        number = attempt.entry.attempt if attempt.entry else 1
         real = self.attempts[position] + 1
         most = real + self._untold(position)
         if self._clock() - self.joined_at < JOINING_S:

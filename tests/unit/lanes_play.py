@@ -84,8 +84,14 @@ class Play:
         lanes_faults.disconnect(self.world, self._which(number), back_in_s=back_in_s)
         self.world.check()
 
-    def freeze(self, number: int, *, for_s: float) -> None:
-        lanes_faults.freeze(self.world, self._which(number), lost_in_s=30.0, for_s=for_s)
+    def freeze(self, number: int, *, for_s: float, steps_first: bool = False) -> None:
+        lanes_faults.freeze(
+            self.world, self._which(number), lost_in_s=30.0, for_s=for_s, steps_first=steps_first
+        )
+        self.world.check()
+
+    def unload(self) -> None:
+        lanes_faults.unload(self.world, [0.1])
         self.world.check()
 
     # Time

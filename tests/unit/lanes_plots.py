@@ -146,6 +146,19 @@ def a_new_event_overtakes_at_a_worker_that_knew_the_user(play: Play) -> None:
 # Heads that are away
 
 
+def an_event_lies_at_the_client_of_a_process_that_stood_still(play: Play) -> None:
+    """It would need no lane, but the topic was loaded again meanwhile."""
+    user = play.moving(("1", 1))
+    play.publish(user)
+    play.until_attempted(user)
+    play.end(user, "delivered")
+    for_s = play.some(1.5, 4.0)
+    play.freeze(1, for_s=for_s, steps_first=play.some(0, 1) < 1 / 2)
+    play.publish(user)
+    play.unload()
+    play.wait(for_s + 0.5)
+
+
 def heads_stay_away_while_the_clock_gets_coarser(play: Play) -> None:
     """From 1024 s on a float has a bit less behind the point: two clocks differ by that."""
     users = {play.moving(("12", 2)) for _ in range(10)}

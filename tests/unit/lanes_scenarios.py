@@ -13,7 +13,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from types import FrameType
 from typing import Final, TypeAlias
@@ -37,6 +37,8 @@ TRICKLE: Final = Setting(
 SLICES: Final = Setting(
     Gated(concurrency=32, meet_s=0.05, proofs=4), max_attempts=50, queue=1, is_eager=False, burst=1
 )
+#: A destination that answers at once.
+PASSING: Final = replace(PLAIN, passes=True)
 #: One attempt at a time, and a gate that two users close.
 NARROW: Final = Setting(
     Gated(concurrency=1, meet_s=0.05, proofs=4, gate=2, lane_share=1), max_attempts=50
@@ -83,6 +85,7 @@ SCENARIOS: Final = (
     Scenario(plots.a_new_event_overtakes_what_a_dead_worker_held),
     Scenario(plots.a_process_stands_still_when_a_new_event_has_overtaken),
     Scenario(plots.a_new_event_overtakes_at_a_worker_that_knew_the_user),
+    Scenario(plots.an_event_lies_at_the_client_of_a_process_that_stood_still, (PASSING,)),
     Scenario(plots.heads_stay_away_while_the_clock_gets_coarser),
     Scenario(plots.an_event_comes_back_before_what_a_dead_worker_held, (TRICKLE, SLICES)),
     Scenario(plots.a_tail_comes_back_when_its_head_has_gone_away_again),

@@ -49,4 +49,8 @@ class Setting:
     burst: int = 500
     #: How long what was said of users takes to a worker that does not ask.
     table_lag_s: float = 0.02
+    #: The destination answers at once, so events may be attempted without a lane; of how many one
+    #: fails then, or none with 0. Attempts that lanes start take as long as ever.
+    passes: bool = False
+    passing_failures: int = 0
     users: tuple[str, ...] = ("Ada", "Bob", "Cy")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from dispatch.commands import Note
@@ -20,10 +20,10 @@ from keylane.keyshared import KeySharedSubscription
 from keylane.partitionlog import MemoryMessage
 from tests.unit.lanes_hearing import Hearing, Table
 from tests.unit.lanes_judge import Attempt, Judge
+from tests.unit.lanes_passing import PARTITION, pass_by
 from tests.unit.lanes_setting import Setting
 from tests.unit.lanes_verify import verify
 
-PARTITION = 0
 #: From a question to its answer.
 ANSWER_S = 0.03
 #: The longest that a worker takes between two steps: short of what it takes for having been frozen.
@@ -198,13 +198,19 @@ class Worker:
     def receive(self, now: float, at_most: int) -> None:
         """It takes a batch from its client's queue."""
         self.late_at = math.inf
-        for _ in range(min(at_most, len(self.queue))):
-            message = self.queue.popleft()
-            self._owed_permits += 1
-            if self.tell:
-                self._say(f"gets {message.position} ({message.key}) x{message.redelivery_count}")
-            self._handles[message.position] = message
+        batch: Sequence[Received] = [self._take() for _ in range(min(at_most, len(self.queue)))]
+        if self._setting.passes and not self.is_draining:
+            batch = pass_by(self, self._judge, self._setting.passing_failures, batch, now)
+        for message in batch:
             self.lanes.arrive(PARTITION, message, now)
+
+    def _take(self) -> MemoryMessage:
+        message = self.queue.popleft()
+        self._owed_permits += 1
+        if self.tell:
+            self._say(f"gets {message.position} ({message.key}) x{message.redelivery_count}")
+        self._handles[message.position] = message
+        return message
 
     def live(self, now: float) -> None:
         """What happens by itself to a process that runs."""

@@ -14,10 +14,11 @@ from keylane.broker import OutgoingMessage, Position
 from keylane.partitionlog import PartitionLog
 from tests.unit.lanes_hearing import Table
 from tests.unit.lanes_judge import Attempt, Judge
+from tests.unit.lanes_passing import PARTITION
 from tests.unit.lanes_setting import Setting
 from tests.unit.lanes_subscription import SlowSubscription
 from tests.unit.lanes_verify import verify
-from tests.unit.lanes_worker import PARTITION, Worker
+from tests.unit.lanes_worker import Worker
 
 __all__ = ["Setting", "World", "verify"]
 
@@ -121,6 +122,7 @@ class World:
             return
         attempt = worker.running.pop(place % len(worker.running))
         entry = attempt.entry
+        assert entry is not None
         self.judge.end(attempt)
         self.say(f"{worker.name} has {attempt.position} {outcome}")
         if outcome == "delivered":
@@ -153,6 +155,8 @@ class World:
         if worker is None or not worker.burying:
             return
         attempt = worker.burying.pop(place % len(worker.burying))
+        entry = attempt.entry
+        assert entry is not None
         # First of all, so that nobody goes on behind a dead letter that is there already.
         holds = self.setting.options.holding.is_on
         if holds and worker.hearing.says_itself(attempt.user, self.now):
@@ -160,10 +164,10 @@ class World:
         self.say(f"{worker.name} buries {attempt.position}: {is_confirmed}")
         if is_confirmed:
             self.judge.finish(attempt, is_dead=True)
-            del worker.condemned[attempt.entry]
-            worker.lanes.acknowledge(attempt.entry, self.now)
+            del worker.condemned[entry]
+            worker.lanes.acknowledge(entry, self.now)
         else:
-            worker.lanes.keep_condemned(attempt.entry, 1.0, self.now)
+            worker.lanes.keep_condemned(entry, 1.0, self.now)
         self.turn(worker)
 
     def release(self, user: str) -> None:
@@ -238,6 +242,9 @@ class World:
         if worker.steps_first:
             worker.answered(now)
             worker.step(now)
+        if self.setting.passes:
+            # Handed over by the client's thread before anything else comes to pass.
+            worker.receive(now, 1000)
         worker.begin(now, frozen_at)
         worker.turn(now)
         if not worker.is_member:

@@ -10,7 +10,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from tests.unit import mutants_of_counts, mutants_of_leave, mutants_of_order, mutants_of_turns
+from tests.unit import (
+    mutants_of_counts,
+    mutants_of_leave,
+    mutants_of_order,
+    mutants_of_passing,
+    mutants_of_turns,
+)
 from tests.unit.mutant import outcome_of
 
 MUTANTS: Final = (
@@ -18,6 +24,7 @@ MUTANTS: Final = (
     *mutants_of_counts.MUTANTS,
     *mutants_of_turns.MUTANTS,
     *mutants_of_leave.MUTANTS,
+    *mutants_of_passing.MUTANTS,
 )
 
 

@@ -36,6 +36,9 @@ SPARING: Final = 1_000_000_000
 #: And from this one on users are held after a dead letter.
 HOLDING: Final = 2_000_000_000
 
+#: And from this one on the destination answers at once, so that events need no lane.
+PASSING: Final = 3_000_000_000
+
 _TRICKLE, _OVERTAKING, _LONG_TAILS, _FAULTY, _ONE_FAULT = 0, 2, 3, 4, 6
 _NARROW = frozenset({1, 8, 9})
 
@@ -105,7 +108,13 @@ def draw_schedule(seed: int) -> Schedule:
         for fault, weight in _FAULTS.items():
             weights[fault] = weight * rng.choice((0, 0, 0, 1, 2))
     setting = _draw_setting(rng, kind)
-    if seed >= HOLDING:
+    if seed >= PASSING:
+        # So that there are users who are known and of whom nothing is here.
+        weights[_succeed_all] = 60.0
+        weights[_publish] *= rng.choice((3.0, 6.0))
+        weights[_fail] *= rng.choice((0.05, 0.3))
+        setting = _with_passing(setting, rng)
+    elif seed >= HOLDING:
         weights[_refuse] = rng.choice((1.0, 3.0))
         weights[_release] = rng.choice((0.0, 0.5))
         setting = _with_held_users(setting, rng)
@@ -158,6 +167,10 @@ def _with_slow_users(setting: Setting, rng: Random) -> Setting:
     return replace(setting, options=options)
 
 
+def _with_passing(setting: Setting, rng: Random) -> Setting:
+    return replace(setting, passes=True, passing_failures=rng.choice((0, 2, 5)))
+
+
 def _with_held_users(setting: Setting, rng: Random) -> Setting:
     options = replace(setting.options, holding=Holding(dead_letter=True))
     return replace(setting, options=options, table_lag_s=rng.choice((0.02, 0.5, 3.0, 30.0)))
@@ -195,6 +208,12 @@ def _receive(world: World, draw: Draw) -> None:
 def _succeed(world: World, draw: Draw) -> None:
     for _ in range(int(_of(draw[1], 1, 1, 2, 4))):
         world.finish(_which(draw[0]), "delivered", _which(draw[2]))
+
+
+def _succeed_all(world: World, draw: Draw) -> None:
+    """Nearly everything that a worker has is delivered."""
+    for _ in range(20):
+        world.finish(_which(draw[0]), "delivered")
 
 
 def _fail(world: World, draw: Draw) -> None:

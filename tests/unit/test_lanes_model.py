@@ -15,7 +15,7 @@ from tests.unit.lanes_ending import check_silence, drain
 from tests.unit.lanes_search import search
 from tests.unit.lanes_setting import Gated, Setting
 from tests.unit.lanes_world import World
-from tests.unit.schedules import HOLDING, SPARING
+from tests.unit.schedules import HOLDING, PASSING, SPARING, run_schedule
 
 #: `make deep` looks through many more.
 SCHEDULES = 10_000
@@ -173,3 +173,13 @@ def test_they_hold_while_attempts_do_not_count_and_users_are_slow() -> None:
 def test_nobody_who_is_held_is_attempted_wherever_his_events_go() -> None:
     found = search(range(HOLDING, HOLDING + SCHEDULES // 5), os.cpu_count() or 1)
     assert found is None, f"python -m tests.unit.schedules --shrink --seed {found.seed}"
+
+
+@pytest.mark.timeout(600)
+def test_they_hold_where_events_need_no_lane() -> None:
+    found = search(range(PASSING, PASSING + SCHEDULES // 5), os.cpu_count() or 1)
+    assert found is None, f"python -m tests.unit.schedules --shrink --seed {found.seed}"
+
+
+def test_events_that_need_no_lane_are_met_in_such_schedules() -> None:
+    assert sum(run_schedule(PASSING + n).judge.passed for n in range(100)) > 150
