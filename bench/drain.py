@@ -2,7 +2,7 @@
 
 And beside a worker's own consumers without lanes, which tells what the order costs. All from the
 first event received to the last one acknowledged, each on a subscription of its own on the same
-topic. The worker is watched through its `/metrics`, ten times a second.
+topic. The worker is watched through its `/metrics`, twice a second.
 """
 
 from __future__ import annotations

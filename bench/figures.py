@@ -72,10 +72,13 @@ def _end(samples: Sequence[Sample], first: int, last: int, total: int) -> float:
 
 
 def next_pause_s(rate: float, left: int) -> float:
-    """How long to wait for the next sample: 0.1 s, less when the end is near."""
+    """How long to wait for the next sample: 0.5 s, less when the end is near.
+
+    Each costs the worker some milliseconds.
+    """
     if rate <= 0:
         return 0.01
-    return min(0.1, max(0.005, left / rate / 2))
+    return min(0.5, max(0.005, left / rate / 2))
 
 
 @dataclass(frozen=True, slots=True)

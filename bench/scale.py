@@ -25,6 +25,7 @@ class Scale:
     growth_events: tuple[int, int]
     """After which ingest's memory is looked at; whole bodies of 100."""
     drain_events: int
+    """So many that the fifth of a second for which a worker settles at its start hardly counts."""
     http_events: int
     latency_s: float
     """Of all rounds together."""
@@ -66,7 +67,7 @@ FULL: Final = Scale(
     warm_s=0.7,
     produce_s=3.0,
     growth_events=(200_000, 2_000_000),
-    drain_events=100_000,
+    drain_events=400_000,
     http_events=20_000,
     latency_s=10.0,
     latency_rate=500.0,

@@ -93,7 +93,7 @@ class TestDrainSpan:
 
 class TestPause:
     def test_gets_short_near_the_end(self) -> None:
-        assert next_pause_s(10_000, 50_000) == 0.1
+        assert next_pause_s(10_000, 50_000) == 0.5
         assert next_pause_s(10_000, 1_000) == pytest.approx(0.05)
         assert next_pause_s(10_000, 1) == 0.005
 
