@@ -46,7 +46,7 @@ class Drain:
             YARDSTICK: self._measure_bare,
             UNORDERED: self._measure_unordered,
         }
-        for number, what in self._stage.rounds(list(arms)):
+        for number, what in self._stage.rounds(list(arms), self._stage.scale.drain_rounds):
             self._stage.tell(f"{SECTION}, round {number}: {what}")
             arms[what](topic)
         return self._figures()

@@ -26,6 +26,7 @@ class Scale:
     """After which ingest's memory is looked at; whole bodies of 100."""
     drain_events: int
     """So many that the fifth of a second for which a worker settles at its start hardly counts."""
+    drain_rounds: int
     http_events: int
     latency_s: float
     """Of all rounds together."""
@@ -68,6 +69,7 @@ FULL: Final = Scale(
     produce_s=3.0,
     growth_events=(200_000, 2_000_000),
     drain_events=400_000,
+    drain_rounds=5,
     http_events=20_000,
     latency_s=10.0,
     latency_rate=500.0,
@@ -95,6 +97,7 @@ QUICK: Final = Scale(
     produce_s=1.0,
     growth_events=(2_000, 6_000),
     drain_events=2_000,
+    drain_rounds=1,
     http_events=500,
     latency_s=0.6,
     latency_rate=50.0,

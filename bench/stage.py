@@ -73,5 +73,5 @@ class Stage:
         log = self.folder / f"{self.name(arguments[0])}.log"
         return Keylane((*arguments, *broker, "--topic", topic), log, settings)
 
-    def rounds(self, arms: Sequence[T]) -> Iterator[tuple[int, T]]:
-        return interleaved(arms, self.scale.rounds)
+    def rounds(self, arms: Sequence[T], rounds: int | None = None) -> Iterator[tuple[int, T]]:
+        return interleaved(arms, rounds or self.scale.rounds)

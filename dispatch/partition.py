@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Container, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeAlias, TypeVar
 
@@ -47,6 +47,10 @@ class Lately(Generic[_K, _V]):
 
     def put_all(self, keys: Iterable[_K], value: _V) -> None:
         self._current.update(dict.fromkeys(keys, value))
+
+    def generations(self) -> tuple[Container[_K], Container[_K]]:
+        """Where to look for a key, for whoever looks for many: good until anything else happens."""
+        return self._current, self._previous
 
     def discard(self, key: _K) -> None:
         self._current.pop(key, None)

@@ -55,7 +55,9 @@ class Passing:
     ) -> tuple[Sequence[Received], Sequence[Received]]:
         """Those that may be attempted now, one of each user at most, and the rest in its order."""
         partition = self._partitions[number]
-        lanes, known, finished = partition.lanes, partition.known, partition.finished
+        lanes = partition.lanes
+        known, known_before = partition.known.generations()
+        finished, finished_before = partition.finished.generations()
         notes = partition.notes
         chosen: list[Received] = []
         rest: list[Received] = []
@@ -67,8 +69,13 @@ class Passing:
                 rest.append(message)
                 continue
             seen.add(key)
-            is_plain = not message.redelivery_count and key in known and key not in lanes
-            if is_plain and position not in finished and position not in notes:
+            if (
+                not message.redelivery_count
+                and (key in known or key in known_before)
+                and key not in lanes
+                and not (position in finished or position in finished_before)
+                and position not in notes
+            ):
                 chosen.append(message)
             else:
                 rest.append(message)

@@ -36,7 +36,7 @@ from dispatch.orders import Orders, can_be_decided, condemn
 from dispatch.pace import Pace, PaceOptions
 from dispatch.retry import Reason, RetryPolicy
 from dispatch.target import Target
-from keylane.broker import DEFAULT_PREFETCH, Broker, Received
+from keylane.broker import Broker, Received
 
 log = structlog.get_logger()
 
@@ -49,6 +49,9 @@ DRAINED_AFTER_S: Final = 5.0
 USERS_TOLD: Final = 10
 #: Messages fetched ahead a partition for a destination that is waited for, at least.
 LEAST_PREFETCH: Final = 100
+#: And for one that answers at once: what waits here is gone in a tenth of a second. The broker sends
+#: in halves of it; with 1,000 a worker got a tenth less.
+IMMEDIATE_PREFETCH: Final = 2_000
 
 
 class Worker:
@@ -69,7 +72,7 @@ class Worker:
         self._subscription = subscription
         self._broker = broker
         target = Target(destination, policy, timeout_s)
-        self._prefetch = DEFAULT_PREFETCH
+        self._prefetch = IMMEDIATE_PREFETCH
         if target.immediate is None:
             # What waits here is kept from a worker that joins: no more than keeps the slots busy.
             self._prefetch = max(LEAST_PREFETCH, 2 * lanes.options.concurrency)

@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 #: Messages handed to the event loop at once: long enough to spare wake-ups, short enough (some
 #: 5 ms of work) that timers and attempts of others are served in between.
-MAX_BATCH: Final = 500
+MAX_BATCH: Final = 1_000
 #: How long a receive blocks before it looks whether it should stop.
 RECEIVE_TIMEOUT_MS: Final = 200
 #: How often a paused consumer's thread looks whether its connection is lost.

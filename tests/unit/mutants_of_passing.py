@@ -15,8 +15,8 @@ def in_passing(name: str, old: str, new: str, *, scenario: str = "") -> Mutant:
 MUTANTS: Final = (
     in_passing(
         "an event passes those of its user that have a lane",
-        " and key not in lanes\n",
-        "\n",
+        "                and key not in lanes\n",
+        "",
     ),
     in_passing(
         "an event passes one of its user that has just arrived",
@@ -25,7 +25,7 @@ MUTANTS: Final = (
     ),
     in_passing(
         "what is finished passes",
-        "position not in finished and ",
+        "                and not (position in finished or position in finished_before)\n",
         "",
     ),
     in_passing(
