@@ -49,8 +49,8 @@ DRAINED_AFTER_S: Final = 5.0
 USERS_TOLD: Final = 10
 #: Messages fetched ahead a partition for a destination that is waited for, at least.
 LEAST_PREFETCH: Final = 100
-#: And for one that answers at once: what waits here is gone in a tenth of a second. The broker sends
-#: in halves of it; with 1,000 a worker got a tenth less.
+#: And for one that answers at once: what waits here is gone in a tenth of a second. The broker
+#: sends in halves of it; with 1,000 a worker got a tenth less.
 IMMEDIATE_PREFETCH: Final = 2_000
 
 
