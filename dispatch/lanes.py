@@ -274,12 +274,10 @@ class Lanes:
         lane.add(entry)
         self._doubt(lane)
         self._tally.enter(entry)
-        is_known = key in partition.known
-        is_fresh = partition.connected_s < self.options.fresh_s
-        if message.redelivery_count or (is_fresh and not is_known):
+        if message.redelivery_count or partition.connected_s < self.options.fresh_s:
             settle(partition.settling, lane, partition.calm_s + self.options.settle_s)
             self._tally.weigh(lane)
-        elif self.options.meet_s and not is_known:
+        elif self.options.meet_s and key not in partition.known:
             settle(partition.meeting, lane, partition.calm_s + self.options.meet_s)
             self._tally.weigh(lane)
         else:

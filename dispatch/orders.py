@@ -27,6 +27,11 @@ class Orders:
         self._log = log
         self._orders: dict[str, Order] = {}
 
+    @property
+    def is_any_open(self) -> bool:
+        """Else no event has to be looked at before it is attempted."""
+        return bool(self._orders)
+
     def say(self, user: str, order: Order | None) -> None:
         """What is ordered from now on; raises `ValueError` for an order that can't be read."""
         if order is None:

@@ -48,7 +48,7 @@ class Passing:
         if now - partition.stepped_at > self._options.freeze_s:
             return False
         partition.judge(now, self._options.lease_s)
-        return partition.is_trusted
+        return partition.is_trusted and partition.connected_s >= self._options.fresh_s
 
     def choose(
         self, number: int, messages: Sequence[Received], limit: int

@@ -210,7 +210,7 @@ class Worker:
         self._connections.check()
         now = self._loop.time()
         self._counts.received += len(messages)
-        if not self._is_draining:
+        if not (self._is_draining or self._orders.is_any_open):
             try:
                 messages = self._attempts.pass_by(partition, messages, now)
             except Exception as error:  # noqa: BLE001  what of the batch is where, nobody knows

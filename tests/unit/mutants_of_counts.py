@@ -152,8 +152,8 @@ MUTANTS: Final = (
     # Each needs a meeting of its own.
     in_lanes(
         "a redelivered event starts at once",
-        "        if message.redelivery_count or (is_fresh and not is_known):\n",
-        "        if is_fresh and not is_known:\n",
+        "        if message.redelivery_count or partition.connected_s < self.options.fresh_s:\n",
+        "        if partition.connected_s < self.options.fresh_s:\n",
         scenario="what_is_read_again_overtakes_what_a_dead_worker_held",
     ),
     in_absences(

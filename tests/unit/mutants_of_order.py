@@ -190,7 +190,7 @@ MUTANTS: Final = (
     # A late predecessor.
     in_lanes(
         "the first events of a connection start at once",
-        "        if message.redelivery_count or (is_fresh and not is_known):\n",
+        "        if message.redelivery_count or partition.connected_s < self.options.fresh_s:\n",
         "        if message.redelivery_count:\n",
         first=2652,
     ),
@@ -207,7 +207,7 @@ MUTANTS: Final = (
     ),
     in_lanes(
         "a new event of a user not seen lately starts at once",
-        "        elif self.options.meet_s and not is_known:\n",
+        "        elif self.options.meet_s and key not in partition.known:\n",
         "        elif False:\n",
         scenario="a_new_event_overtakes_what_a_dead_worker_held",
     ),

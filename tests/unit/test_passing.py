@@ -12,6 +12,7 @@ from dispatch.holding import Holding
 from dispatch.lane import State
 from dispatch.outcome import Delivered, Outcome, Unavailable, Withdrawn
 from dispatch.pace import PaceOptions
+from keylane.controlrecord import Order, What
 from tests.unit.lanes_desk import Arrival, Desk
 from tests.unit.worker_site import Immediate, Site, delivered
 from tests.waiting import until
@@ -97,6 +98,17 @@ def test_no_more_pass_in_one_go_than_may(desk: Desk) -> None:
 def test_nothing_passes_without_a_connection(desk: Desk) -> None:
     desk.lanes.disconnect(0, desk.now)
     assert not desk.lanes.passing.is_open(0, desk.now)
+
+
+def test_nothing_passes_when_the_connection_is_new(desk: Desk) -> None:
+    desk.lanes.disconnect(0, desk.now)
+    desk.lanes.connect(0, desk.now)
+    desk.arrive("Ada", 3)
+    desk.wait(0.5)
+    desk.deliver(3)
+    assert not desk.lanes.passing.is_open(0, desk.now)
+    desk.wait(2)
+    assert pass_by(desk, Arrival("Ada", 4)) == ([4], [])
 
 
 def test_nothing_passes_while_the_broker_does_not_answer(desk: Desk) -> None:
@@ -231,6 +243,17 @@ async def test_nothing_passes_where_a_rate_is_set(site: Site) -> None:
     await site.publish("Ada", "2", "3")
     await site.everything_is_done()
     assert destination.passed == []
+
+
+async def test_what_a_person_ordered_is_done_before_the_event_passes(site: Site) -> None:
+    destination = Watched(site, delivered)
+    await site.start(destination)
+    await know(site, destination, "Ada")
+    # Of an event that has not come yet: another worker had it when this was ordered.
+    site.worker._orders.say("Ada", Order(What.SKIP, "0:0:1", token="t", at="2026-01-01T00:00:00Z"))
+    await site.publish("Ada", "2", "3")
+    await site.everything_is_done()
+    assert destination.attempts == ["Ada:3:1"]
 
 
 async def test_a_paused_worker_lets_nothing_pass(site: Site) -> None:
