@@ -1,15 +1,16 @@
 """Events out to nothing: `keylane dispatch --to discard:` beside a bare receive and acknowledge.
 
-And beside a worker's own consumers without lanes, which tells what the order costs. All from the
-first event received to the last one acknowledged, each on a subscription of its own on the same
-topic. The worker is watched through its `/metrics`, twice a second.
+And beside a worker's own consumers without lanes, which tells what the order costs. Each on a
+subscription of its own on the same topic, and without the first tenth of the events: a worker whose
+connections are new lets every user settle for two seconds, which is told by itself. The worker is
+watched through its `/metrics`, twice a second.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from bench.errors import BenchError
 from bench.figures import Figure, Sample, drain_span, next_pause_s, per
@@ -32,6 +33,7 @@ class Drain:
         self._count = stage.scale.drain_events
         self._rates: list[float] = []
         self._cpu_us: list[float] = []
+        self._starts_s: list[float] = []
         self._memory: list[tuple[float, float]] = []
         self._bare: list[consumer.Result] = []
         self._unordered: list[consumer.Result] = []
@@ -54,8 +56,9 @@ class Drain:
     def _measure(self, topic: str) -> None:
         with self._stage.dispatch(topic, self._stage.name("nothing"), "discard:") as worker:
             watch = _Watch(worker, self._count)
-            began, ended = watch.until_drained()
-            self._rates.append(self._count / (ended - began))
+            span = watch.until_drained()
+            self._rates.append(span.rate)
+            self._starts_s.append(span.start_s)
             self._cpu_us.append(watch.cpu_us_an_event())
             self._memory.append(memory_mib(worker.pid))
 
@@ -70,7 +73,9 @@ class Drain:
         self._unordered.append(run_part(unordered, options, consumer.Result))
 
     def _options(self, topic: str, what: str) -> consumer.Options:
-        return consumer.Options(self._stage.service_url, topic, self._stage.name(what), self._count)
+        count, name = self._count, self._stage.name(what)
+        service_url = self._stage.service_url
+        return consumer.Options(service_url, topic, name, count, _unmeasured(count))
 
     def _figures(self) -> list[Figure]:
         bare, without = self._bare, self._unordered
@@ -80,6 +85,7 @@ class Drain:
             self._figure_of_rate(
                 "acknowledged without lanes", self._rates_of(without), YARDSTICK, bare
             ),
+            Figure(SECTION, "until the first tenth is done, at most", "s", self._starts_s),
             self._figure_of_cpu("worker CPU an event", self._cpu_us, YARDSTICK, bare),
             self._figure_of_cpu("worker CPU an event", self._cpu_us, UNORDERED, without),
             Figure(
@@ -120,11 +126,22 @@ class Drain:
     def _figure_of_cpu(
         self, name: str, cpu_us: list[float], yardstick: str, results: list[consumer.Result]
     ) -> Figure:
-        theirs = [result.cpu_s * 1e6 / self._count for result in results]
+        theirs = [result.cpu_s * 1e6 / result.events for result in results]
         return Figure(SECTION, name, "us", cpu_us, yardstick, theirs)
 
     def _rates_of(self, results: list[consumer.Result]) -> list[float]:
-        return [self._count / result.seconds for result in results]
+        return [result.events / result.seconds for result in results]
+
+
+def _unmeasured(count: int) -> int:
+    return count // 10
+
+
+class _Span(NamedTuple):
+    """`rate` from the first sample behind the unmeasured events on; `start_s` until that one."""
+
+    rate: float
+    start_s: float
 
 
 class _Watch:
@@ -136,13 +153,16 @@ class _Watch:
         self._samples: list[Sample] = []
         self._cpu: dict[int, float] = {}
 
-    def until_drained(self) -> tuple[float, float]:
+    def until_drained(self) -> _Span:
         deadline = time.monotonic() + _DRAINED_WITHIN_S
         while (sample := self._look()).acknowledged < self._total:
             if time.monotonic() > deadline:
                 break
             time.sleep(next_pause_s(self._rate(), self._total - sample.acknowledged))
-        return drain_span(self._samples, self._total)
+        began, ended = drain_span(self._samples, self._total)
+        first = next(s for s in self._samples if s.acknowledged >= _unmeasured(self._total))
+        rate = per(self._total - first.acknowledged, ended - first.at)
+        return _Span(rate, first.at - began)
 
     def _look(self) -> Sample:
         counted = self._worker.metrics()
@@ -166,6 +186,7 @@ class _Watch:
         return per(now.acknowledged - before.acknowledged, now.at - before.at)
 
     def cpu_us_an_event(self) -> float:
-        """Between the first sample within the run and the last one."""
-        first, last = min(self._cpu), max(self._cpu)
+        """Between the first sample behind the unmeasured ones and the last one."""
+        last = max(self._cpu)
+        first = min(done for done in self._cpu if done >= _unmeasured(self._total))
         return per((self._cpu[last] - self._cpu[first]) * 1e6, last - first)

@@ -25,7 +25,7 @@ class Scale:
     growth_events: tuple[int, int]
     """After which ingest's memory is looked at; whole bodies of 100."""
     drain_events: int
-    """So many that the fifth of a second for which a worker settles at its start hardly counts."""
+    """The first tenth is not measured."""
     drain_rounds: int
     http_events: int
     latency_s: float

@@ -16,6 +16,7 @@ from bench.scale import PARTITIONS, USERS, Scale, interleaved
 from operate.running import Tell
 
 HOST: Final = "127.0.0.1"
+_LOADED_WITHIN_S: Final = 600.0
 T = TypeVar("T")
 
 
@@ -43,7 +44,7 @@ class Stage:
         options = producer.Options(
             self.service_url, topic, PARTITIONS, USERS, as_ingest=True, count=count
         )
-        run_part(producer, options, producer.Result)
+        run_part(producer, options, producer.Result, _LOADED_WITHIN_S)
 
     def name(self, what: str) -> str:
         """A name for a subscription that this run has not used."""

@@ -23,13 +23,15 @@ _WITHIN_S: Final = 120.0
 
 
 class _Drain:
-    def __init__(self, count: int) -> None:
-        self._left = count
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._done = self._measured = 0
         self._consumers: dict[int, Consumer] = {}
         self._began = self._cpu_began = 0.0
         self._ended: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 
-    async def run(self, broker: PulsarBroker, options: Options, partitions: int) -> Result:
+    async def run(self, broker: PulsarBroker, partitions: int) -> Result:
+        options = self._options
         for partition in range(partitions):
             self._consumers[partition] = await broker.subscribe(
                 options.topic, partition, options.subscription, "bench", self._acknowledge
@@ -37,14 +39,15 @@ class _Drain:
         return await self._ended
 
     def _acknowledge(self, partition: int, messages: Sequence[Received]) -> None:
-        if not self._began:
-            self._began, self._cpu_began = time.monotonic(), time.process_time()
         self._consumers[partition].acknowledge(messages)
-        self._left -= len(messages)
-        if not self._left:
+        self._done += len(messages)
+        if not self._began and self._done >= self._options.unmeasured:
+            self._began, self._cpu_began = time.monotonic(), time.process_time()
+            self._measured = self._options.count - self._done
+        if self._done == self._options.count:
             seconds = time.monotonic() - self._began
             cpu_s = time.process_time() - self._cpu_began
-            self._ended.set_result(Result(seconds, cpu_s, own_peak_mib()))
+            self._ended.set_result(Result(self._measured, seconds, cpu_s, own_peak_mib()))
 
 
 async def _run(options: Options) -> Result:
@@ -52,7 +55,7 @@ async def _run(options: Options) -> Result:
     try:
         partitions = await broker.partitions(options.topic)
         async with asyncio.timeout(_WITHIN_S):
-            return await _Drain(options.count).run(broker, options, partitions)
+            return await _Drain(options).run(broker, partitions)
     except TimeoutError:
         raise BenchError(f"not all of {options.count:,} events came") from None
     finally:
