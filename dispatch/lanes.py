@@ -43,8 +43,9 @@ class Lanes:
         self._absences = Absences(
             options, self._tally, self._timers, self._redelivery, self._note, self._go_on
         )
-        answers = (self._dead_letter, self._reconsider, self._drop_head)
-        self._backoffs = Backoffs(options, self._tally, self._timers, *answers)
+        self._backoffs = Backoffs(
+            options, self._tally, self._timers, self._dead_letter, self._reconsider, self._drop_head
+        )
         self.partitions = Partitions()
         self._turns = Turns(self._tally, options)
         self.passing = Passing(options, self.partitions, self.commands, self._turns, self.arrive)
@@ -115,11 +116,10 @@ class Lanes:
         """
         lane = entry.lane
         partition = self.partitions[lane.partition] if lane else None
-        # A step in between has noticed already.
-        if partition is None or now - partition.stepped_at > self.options.freeze_s:
+        if partition is None:
+            # A step in between has noticed already.
             return True
-        partition.judge(now, self.options.lease_s)
-        return not partition.is_trusted
+        return not partition.is_sure(now, self.options.freeze_s, self.options.lease_s)
 
     def withdraw(self, entry: Entry, now: float) -> None:
         """The attempt does not count: it did not begin, or would have failed for anybody."""

@@ -159,6 +159,17 @@ class Partition:
         """See whether the broker is sure to count us as its consumer still."""
         self.is_trusted = self.is_connected and now - self.confirmed_at < lease_s
 
+    def is_sure(self, now: float, freeze_s: float, lease_s: float) -> bool:
+        """Whether an attempt may begin at this moment, which must be read anew.
+
+        After a longer gap since the last step the process may have been stopped; the next step
+        notices.
+        """
+        if now - self.stepped_at > freeze_s:
+            return False
+        self.judge(now, lease_s)
+        return self.is_trusted
+
     def oldest_head_s(self, now: float) -> float:
         """For how long the head that waits longest has been the head; moved keys don't count."""
         waiting = (lane for lane in self.lanes.values() if not lane.is_given_back)

@@ -41,14 +41,11 @@ class Passing:
 
     def is_open(self, number: int, now: float) -> bool:
         """Whether anything of the partition may pass; `now` must be read anew."""
-        partition = self._partitions[number]
-        if number == WHOLE or self._options.holding.is_on or self._turns.can_start:
+        partition, options = self._partitions[number], self._options
+        if number == WHOLE or options.holding.is_on or self._turns.can_start:
             return False
-        # A longer gap since the last step is noticed by the next one.
-        if now - partition.stepped_at > self._options.freeze_s:
-            return False
-        partition.judge(now, self._options.lease_s)
-        return partition.is_trusted and partition.connected_s >= self._options.fresh_s
+        is_settled = partition.connected_s >= options.fresh_s
+        return is_settled and partition.is_sure(now, options.freeze_s, options.lease_s)
 
     def choose(
         self, number: int, messages: Sequence[Received], limit: int

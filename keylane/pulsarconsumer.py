@@ -25,7 +25,7 @@ from keylane.pulsarreceiver import Receiver
 log = structlog.get_logger()
 
 #: Messages handed to the event loop at once: long enough to spare wake-ups, short enough (some
-#: 5 ms of work) that timers and attempts of others are served in between.
+#: 5 ms of work, 10 where each needs a lane) that timers and attempts of others are served between.
 MAX_BATCH: Final = 1_000
 #: How long a receive blocks before it looks whether it should stop.
 RECEIVE_TIMEOUT_MS: Final = 200

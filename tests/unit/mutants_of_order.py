@@ -273,16 +273,16 @@ MUTANTS: Final = (
         "        if True:\n",
         first=956,
     ),
-    in_lanes(
+    in_partition(
         "an attempt begins though the process was frozen since it was decided on",
-        "        if partition is None or now - partition.stepped_at > self.options.freeze_s:\n",
-        "        if partition is None:\n",
+        "        if now - self.stepped_at > freeze_s:\n            return False\n",
+        "",
         first=384,
     ),
-    in_lanes(
+    in_partition(
         "an attempt begins though another step has noticed that the process was frozen",
-        "        return not partition.is_trusted\n",
-        "        return False\n",
+        "        return self.is_trusted\n",
+        "        return True\n",
         first=539,
     ),
     in_lanes(

@@ -25,14 +25,14 @@ MUTANTS: Final = (
     ),
     in_passing(
         "events pass without a connection that is sure",
-        "partition.is_trusted and ",
-        "",
+        "is_settled and partition.is_sure(now, options.freeze_s, options.lease_s)",
+        "is_settled",
         scenario="an_event_lies_at_the_client_of_a_process_that_stood_still",
     ),
     in_passing(
         "events pass at a process that stood still",
-        "now - partition.stepped_at > self._options.freeze_s",
-        "False",
+        "partition.is_sure(now, options.freeze_s,",
+        "partition.is_sure(now, 1e9,",
         scenario="an_event_lies_at_the_client_of_a_process_that_stood_still",
     ),
     in_passing(

@@ -121,7 +121,7 @@ def test_nothing_passes_at_a_process_that_stood_still(desk: Desk) -> None:
     assert not desk.lanes.passing.is_open(0, desk.now + 1.1)
 
 
-def test_nothing_passes_those_who_wait_for_their_turn(desk: Desk) -> None:
+def test_nothing_passes_those_who_wait_for_their_turn() -> None:
     busy = Desk(concurrency=1)
     busy.arrive("Ada", 1)
     assert busy.lanes.passing.is_open(0, busy.now)
