@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Self
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -33,8 +33,10 @@ from keylane.settings import PulsarSettings
 #: Messages read at once, and published before their receipts are waited for.
 BATCH: Final = 500
 _SEND_TIMEOUT_S: Final = 30.0
-#: A broker that is busy may take its time, and says that there is more before it can send it.
-_READ_TIMEOUT_MS: Final = 30_000
+#: A broker that is busy may take its time, and says that there is more before it can send it. But
+#: one that failed to read an entry waits 15 s and longer before it reads on for the same reader.
+_SILENCES_MS: Final = (5_000, 10_000, 15_000)
+_ANSWERED_WITHIN_S: Final = 30.0
 #: Bits of a sequence for a message's entry in its ledger (a ledger has 50,000 by default), and for
 #: its index in a batch (1,000 by the client's default).
 _ENTRY_BITS: Final = 24
@@ -48,10 +50,16 @@ def sequence_of(position: Position) -> int:
 
 
 class LogReader:
-    """Reads a topic without partitions, or one partition; no subscription knows of it."""
+    """Reads a topic without partitions, or one partition; no subscription knows of it.
 
-    def __init__(self, reader: Any, upto: EntryId | None) -> None:
-        self._reader = reader
+    `open_behind` opens the client's reader behind a position, or for None where it is to begin; it
+    blocks and raises `BrokerUnavailable`, as making this does.
+    """
+
+    def __init__(self, open_behind: Callable[[Position | None], Any], upto: EntryId | None) -> None:
+        self._open_behind = open_behind
+        self._reader = open_behind(None)
+        self._last: Position | None = None
         self._upto = upto
 
     async def read(self, at_most: int = BATCH) -> list[PulsarMessage]:
@@ -66,16 +74,28 @@ class LogReader:
 
     def _read(self, at_most: int) -> list[PulsarMessage]:
         batch: list[PulsarMessage] = []
+        silences = iter(_SILENCES_MS)
+        wait_ms = next(silences)
         while len(batch) < at_most and self._has_more():
             try:
-                batch.append(PulsarMessage(self._reader.read_next(_READ_TIMEOUT_MS)))
+                message = PulsarMessage(self._reader.read_next(wait_ms))
             except TimedOut as error:
-                raise BrokerUnavailable(
-                    "The broker sends nothing, though there is more."
-                ) from error
+                wait_ms = next(silences, 0)
+                if not wait_ms:
+                    raise BrokerUnavailable(
+                        "The broker sends nothing, though there is more."
+                    ) from error
+                self._open_again()
             except ClientError as error:
                 raise BrokerUnavailable(f"The broker's client refused to read: {error}") from error
+            else:
+                batch.append(message)
+                self._last = message.position
         return batch
+
+    def _open_again(self) -> None:
+        close_all([self._reader])
+        self._reader = self._open_behind(self._last)
 
     def _has_more(self) -> bool:
         # What retries costs more than the question, which the client mostly answers by itself.
@@ -84,7 +104,7 @@ class LogReader:
         # A topic that was just made, or moves, is not known to its broker for a moment.
         retrying = Retrying(
             retry=retry_if_exception_type(ClientError),
-            stop=stop_after_delay(_READ_TIMEOUT_MS / 1000),
+            stop=stop_after_delay(_ANSWERED_WITHIN_S),
             wait=wait_fixed(0.5),
             reraise=True,
         )
@@ -206,16 +226,16 @@ class PulsarLogs:
         """
         client = self._opened_client()
 
-        def opened() -> Any:
-            reader = client.reader_behind(full_topic(topic), after)
-            if from_ms is not None:
-                reader.seek(from_ms)
+        def open_behind(last: Position | None) -> Any:
+            reader = client.reader_behind(full_topic(topic), last or after)
+            if last is None and from_ms is not None:
+                try:
+                    reader.seek(from_ms)
+                except ClientError as error:
+                    raise BrokerUnavailable(f"The broker can't seek in {topic}: {error}") from error
             return reader
 
-        try:
-            found = LogReader(await asyncio.to_thread(opened), upto)
-        except ClientError as error:
-            raise BrokerUnavailable(f"The broker can't seek in {topic}: {error}") from error
+        found = await asyncio.to_thread(LogReader, open_behind, upto)
         self._opened.append(found)
         return found
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pulsar
 import pytest
@@ -73,3 +74,38 @@ async def test_nothing_is_read_of_a_log_that_was_empty(access: PulsarSettings, t
     await asyncio.to_thread(send, access, topic, ())
 
     assert await numbers_up_to_now(access, topic) == []
+
+
+class SilentOnce:
+    """The client's reader, which gets nothing any more after so many messages."""
+
+    def __init__(self, reader: Any, messages: int) -> None:
+        self._reader = reader
+        self._left = messages
+
+    def has_message_available(self) -> bool:
+        return bool(self._reader.has_message_available())
+
+    def read_next(self, timeout_ms: int) -> Any:
+        if not self._left:
+            raise pulsar.Timeout
+        self._left -= 1
+        return self._reader.read_next(timeout_ms)
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+@pytest.mark.parametrize("put", [send, send_shared])
+@pytest.mark.parametrize("before", [0, 4])
+async def test_a_reader_that_gets_nothing_any_more_is_opened_again_where_it_stood(
+    access: PulsarSettings, topic: str, before: int, put: Callable[..., None]
+) -> None:
+    await asyncio.to_thread(put, access, topic, range(10))
+    async with PulsarLogs(access) as logs:
+        reader = await logs.reader(topic, from_ms=1)
+        reader._reader = SilentOnce(reader._reader, before)
+
+        found = await reader.read(20)
+
+    assert [int(message.value()) for message in found] == list(range(10))
