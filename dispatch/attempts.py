@@ -57,7 +57,7 @@ class Shell:
     two raise `BrokerError`.
     """
 
-    spawn: Callable[[Coroutine[None, None, None]], None]
+    spawn: Callable[[Coroutine[None, None, None]], asyncio.Task[None]]
     step_soon: Callable[[], None]
     disable: Callable[[str], None]
     hold: Callable[[Delivery, AttemptHistory], Awaitable[None]]
@@ -93,8 +93,8 @@ class Attempts:
         self._suspects = Suspects(lanes)
         self._immediate = Immediate(lanes, pace, admission, metrics.counts, log, self._settle)
         #: Until when each may take, the oldest first; and those that took longer.
-        self._running: dict[asyncio.Task[Any], float] = {}
-        self._overdue: set[asyncio.Task[Any]] = set()
+        self._running: dict[Entry, tuple[asyncio.Task[None], float]] = {}
+        self._overdue: set[Entry] = set()
 
     def replace(self, target: Target) -> None:
         """Attempts go there from now on; the old one is closed when its last has ended."""
@@ -108,8 +108,10 @@ class Attempts:
     def start(self, now: float) -> None:
         """Start what there is room for."""
         if self._target.immediate is None:
+            until = now + self._target.timeout_s + TIMEOUT_MARGIN_S
             for entry in self._take(now, self._lanes.in_flight):
-                self._shell.spawn(self._attempt(entry, self._target))
+                task = self._shell.spawn(self._attempt(entry, self._target))
+                self._running[entry] = task, until
             return
         for _ in range(IMMEDIATE_ROUNDS):
             entries = self._take(now, 0)
@@ -180,11 +182,11 @@ class Attempts:
 
         `asyncio.timeout` around each costs a tenth of an attempt.
         """
-        for task, until in self._running.items():
+        for entry, (task, until) in self._running.items():
             if now < until:
                 return
-            if task not in self._overdue:
-                self._overdue.add(task)
+            if entry not in self._overdue:
+                self._overdue.add(entry)
                 task.cancel()
 
     async def _attempt(self, entry: Entry, target: Target) -> None:
@@ -193,18 +195,18 @@ class Attempts:
             return not self._lanes.is_doubtful(entry, time.monotonic())
 
         if not may_begin():
+            del self._running[entry]
             self._withdraw(entry)
             return
         delivery = delivery_of(entry, may_begin)
         began = self._loop.time()
-        task = cast("asyncio.Task[Any]", asyncio.current_task())
-        self._running[task] = began + target.timeout_s + TIMEOUT_MARGIN_S
         target.running += 1
         try:
-            outcome = await self._outcome_of(delivery, target, task)
+            outcome = await self._outcome_of(entry, delivery, target)
         finally:
             target.running -= 1
-            del self._running[task]
+            del self._running[entry]
+            self._overdue.discard(entry)
         self._metrics.attempt_seconds.observe(self._loop.time() - began)
         self._settle(entry, delivery, outcome, began)
         if target is not self._target and not target.running:
@@ -215,19 +217,16 @@ class Attempts:
         self._pace.withdrawn(entry)
         self._lanes.withdraw(entry, self._loop.time())
 
-    async def _outcome_of(
-        self, delivery: Delivery, target: Target, task: asyncio.Task[Any]
-    ) -> Outcome:
+    async def _outcome_of(self, entry: Entry, delivery: Delivery, target: Target) -> Outcome:
         destination = cast(Destination, target.destination)
         try:
             return await destination.attempt(delivery)
         except ContractError as error:
             return Malformed(str(error))
         except asyncio.CancelledError:
-            if task not in self._overdue:
+            if entry not in self._overdue:
                 raise
-            self._overdue.discard(task)
-            task.uncancel()
+            self._running[entry][0].uncancel()
             return _LATE
         except TimeoutError:
             return _LATE

@@ -15,15 +15,18 @@ from typing import Final
 #: How often, and below how many events in hand: a full collection takes some 10 ms then.
 COLLECT_EVERY_S: Final = 60.0
 COLLECT_BELOW_EVENTS: Final = 10_000
+#: New objects until the young are looked at. What comes from the broker in one go makes some
+#: thousands that live on for a moment: at Python's 700 each of them is looked at several times.
+YOUNG: Final = 20_000
 _NEVER: Final = 1_000_000
 
 
 def defer_full_collections() -> None:
-    """Collect the young as always, the old never by itself."""
+    """Collect the young seldom, the old never by itself."""
     gc.collect()
     gc.freeze()
-    young, middle, _ = gc.get_threshold()
-    gc.set_threshold(young, middle, _NEVER)
+    _, middle, _ = gc.get_threshold()
+    gc.set_threshold(YOUNG, middle, _NEVER)
 
 
 async def collect_when_idle(events_in_hand: Callable[[], int]) -> None:

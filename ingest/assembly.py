@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 
 from ingest import problems
@@ -105,7 +105,9 @@ async def _check_schemas(settings: Settings) -> CheckSchemas | None:
             # JSON tells its readers itself what it holds.
             is_named = event.content_type == DEFAULT_CONTENT_TYPE or _SCHEMA in event.extensions
             if not is_named and (name := schemas.schema_name(event)):
-                events[index] = replace(event, extensions={**event.extensions, _SCHEMA: name})
+                events[index] = msgspec.structs.replace(
+                    event, extensions={**event.extensions, _SCHEMA: name}
+                )
         return violating
 
     return check

@@ -11,9 +11,10 @@ import secrets
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
+
+import msgspec
 
 from keylane.broker import OutgoingMessage, Received
 from keylane.place import origin_id
@@ -29,8 +30,7 @@ TRACE_PROPERTIES: Final = ("traceparent", "tracestate")
 CORRELATION: Final = "correlationid"
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """One thing that happened to one user.
 
     `time` is RFC 3339. `extensions` are CloudEvents extension attributes and the trace context,
@@ -45,7 +45,7 @@ class Event:
     time: str = ""
     content_type: str = DEFAULT_CONTENT_TYPE
     accepted_at_ms: int = 0
-    extensions: Mapping[str, str] = field(default_factory=dict)
+    extensions: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 def new_event_id() -> str:
@@ -90,11 +90,6 @@ def from_message(message: Received, partition: int) -> Event:
     """
     properties = message.properties()
     accepted_at_ms = message.event_time_ms or message.publish_time_ms
-    extensions = {
-        name.removeprefix("ce_"): value
-        for name, value in properties.items()
-        if name not in _ATTRIBUTES and (name.startswith("ce_") or name in TRACE_PROPERTIES)
-    }
     return Event(
         id=properties.get("ce_id") or origin_id(partition, message.position),
         user=message.key,
@@ -104,5 +99,13 @@ def from_message(message: Received, partition: int) -> Event:
         time=properties.get("ce_time") or rfc3339(accepted_at_ms),
         content_type=properties.get("content-type") or DEFAULT_CONTENT_TYPE,
         accepted_at_ms=accepted_at_ms,
-        extensions=extensions,
+        extensions={} if properties.keys() <= _ATTRIBUTES else _extensions(properties),
     )
+
+
+def _extensions(properties: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name.removeprefix("ce_"): value
+        for name, value in properties.items()
+        if name not in _ATTRIBUTES and (name.startswith("ce_") or name in TRACE_PROPERTIES)
+    }

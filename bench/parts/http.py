@@ -22,6 +22,7 @@ from bench.events import payload, user
 from bench.parts import child
 from dispatch.delivery import Delivery
 from dispatch.destinations.webhook import WebhookDestination
+from dispatch.garbage import defer_full_collections
 from dispatch.outcome import Delivered
 from keylane.broker import Position
 from keylane.event import Event, new_event_id, to_message
@@ -182,6 +183,8 @@ def _check(status: int) -> None:
 
 
 def _run(options: Options) -> Result:
+    # As a worker does: what is prepared here must not be walked again and again.
+    defer_full_collections()
     match options.client:
         case "keylane":
             return uvloop.run(_keylane(options))

@@ -92,8 +92,7 @@ _STANDING: Final = frozenset(
         "two_factor_setup_required",
     }
 )
-#: Without the last, libcurl would ask before it sends a large text.
-_HEADERS: Final = ("content-type: application/json; charset=utf-8", "expect:")
+_HEADERS: Final = ("content-type: application/json; charset=utf-8",)
 _STANDING_STATUSES: Final = frozenset({401, 403, 404, 410})
 _PASSING_STATUSES: Final = frozenset({408, 425, TOO_MANY})
 
@@ -105,20 +104,18 @@ class SlackDestination:
         self,
         engine: Engine,
         message: Message,
-        headers: list[str],
         channel: str | None,
         secrets: Iterable[str],
     ) -> None:
         self._engine = engine
         self._message = message
-        self._headers = [*_HEADERS, *headers]
         self._channel = channel
         #: What no outcome tells, even if somebody in between repeats it. Longer ones first.
         self._secrets = sorted({s.encode() for s in secrets if s}, key=len, reverse=True)
 
     async def attempt(self, delivery: Delivery) -> Outcome:
         body = self._body(delivery)
-        answer = await self._engine.post(self._headers, body, delivery.may_begin)
+        answer = await self._engine.post(_HEADERS, body, delivery.may_begin)
         if isinstance(answer, NoAnswer):
             if answer.trouble is Trouble.WITHDRAWN:
                 return Withdrawn()
@@ -218,12 +215,13 @@ def open_slack(opening: Opening) -> SlackDestination:
         opening.concurrency, opening.timeout_s, http.connect_timeout_s, http.read_timeout_s
     )
     guarded = opening.is_guarded and not connection.is_proxied
-    engine = LibcurlEngine(connection.options, limits, Guard(http.allow) if guarded else None)
+    guard = Guard(http.allow) if guarded else None
+    engine = LibcurlEngine(connection.options, limits, guard, headers=connection.headers)
     channel = None if settings.slack.webhook else settings.slack.channel
     secrets = list(connection.secrets)
     if settings.slack.webhook:
         secrets += [url, *urlsplit(url).path.rsplit("/", 1)]
-    return SlackDestination(engine, message, connection.headers, channel, secrets)
+    return SlackDestination(engine, message, channel, secrets)
 
 
 def _where(settings: ChannelSettings, name: str) -> tuple[str, HttpSettings]:

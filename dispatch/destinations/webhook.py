@@ -23,8 +23,6 @@ from dispatch.destinations.opening import Opening
 from dispatch.outcome import Forbidden, Outcome
 from keylane.destinationsettings import HttpSettings
 
-#: libcurl would ask before it sends a large body, and wait for a word that few servers say.
-_NOT_ASKED: Final = "expect:"
 #: Shorter ones would also be found where they are none.
 _MIN_SECRET_CHARACTERS: Final = 4
 _REMOVED: Final = "***"
@@ -63,7 +61,6 @@ class WebhookDestination:
         http = http or HttpSettings()
         connection = connection_to(url, http)
         self._signer = Signer(secret) if secret else None
-        self._headers = [_NOT_ASKED, *connection.headers]
         self._secrets = _removable([*connection.secrets, *(secret or "").split()])
         self._table = Table(
             http.retry, http.reject, is_proxied=connection.is_proxied, clean=self._clean
@@ -76,7 +73,9 @@ class WebhookDestination:
                 self._forbidden = Forbidden(objection)
             guard = None
         limits = Limits(concurrency, timeout_s, http.connect_timeout_s, http.read_timeout_s)
-        self._engine: Engine = LibcurlEngine(connection.options, limits, guard)
+        self._engine: Engine = LibcurlEngine(
+            connection.options, limits, guard, headers=connection.headers
+        )
 
     async def attempt(self, delivery: Delivery) -> Outcome:
         headers = self._request_headers(delivery)
@@ -95,7 +94,6 @@ class WebhookDestination:
         if self._signer is not None:
             signature = self._signer.signature(event_id, timestamp, event.payload)
             headers.append(f"webhook-signature: {signature}")
-        headers += self._headers
         return headers
 
     def _clean(self, text: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Final
@@ -29,6 +29,8 @@ KEEP_ALIVE_S: Final = 3
 MAX_CONNECTION_S: Final = 300
 #: Timers are kept in milliseconds; one that comes a little early is not worth another wake-up.
 _TICK_S: Final = 0.001
+#: libcurl would ask before it sends a large body, and wait for a word that few servers say.
+_NOT_ASKED: Final = "expect:"
 #: `CURLOPT_QUICK_EXIT`, which pycurl has no name for.
 _QUICK_EXIT: Final = 322
 
@@ -47,7 +49,8 @@ class Limits:
 class LibcurlEngine:
     """One URL's connections; made in a running event loop.
 
-    `options` are libcurl's own for this destination: the URL, TLS, the proxy.
+    `options` are libcurl's own for this destination: the URL, TLS, the proxy. `headers` go with
+    every request, in libcurl's words.
     """
 
     def __init__(
@@ -56,12 +59,14 @@ class LibcurlEngine:
         limits: Limits,
         guard: Guard | None = None,
         *,
+        headers: Sequence[str] = (),
         watch: Callable[..., Sockets] = watch_sockets,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._limits = limits
         self._guard = guard
         self._options = _fixed_options(limits) | options
+        self._headers = (_NOT_ASKED, *headers)
         self._running: dict[pycurl.Curl, Transfer] = {}
         self._idle: list[Transfer] = []
         self._kept = KeptConnections()
@@ -77,7 +82,7 @@ class LibcurlEngine:
         self._multi.setopt(pycurl.M_MAXCONNECTS, limits.concurrency)
 
     async def post(
-        self, headers: list[str], body: bytes, may_send: Callable[[], bool] = lambda: True
+        self, headers: Sequence[str], body: bytes, may_send: Callable[[], bool] = lambda: True
     ) -> Answer | NoAnswer:
         transfer = self._idle.pop() if self._idle else self._new_transfer()
         ended: asyncio.Future[Answer | NoAnswer] = self._loop.create_future()
@@ -111,7 +116,7 @@ class LibcurlEngine:
 
     def _new_transfer(self) -> Transfer:
         dialling = Dialling(self._guard) if self._guard else None
-        return Transfer(self._options, self._kept, dialling)
+        return Transfer(self._options, self._headers, self._kept, dialling)
 
     # Driving
 

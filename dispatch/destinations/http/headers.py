@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
@@ -18,6 +19,8 @@ _IS_SAFE: Final = re.compile(r"[!#$&-~]+").fullmatch
 _IS_UNRESERVED: Final = re.compile(r"[A-Za-z0-9_.~-]+").fullmatch
 _IS_VISIBLE: Final = re.compile(r"[\x20-\x7e]*[\x21-\x7e][\x20-\x7e]*").fullmatch
 _IS_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+").fullmatch
+#: Kinds of events of which the lines are kept that all of a kind share.
+_KINDS: Final = 128
 
 #: What a request is made of, and what belongs to one connection.
 _OURS: Final = frozenset(
@@ -28,26 +31,19 @@ _OUR_PREFIXES: Final = ("ce-", "webhook-", "keylane-", "proxy-")
 
 
 def event_headers(delivery: Delivery, event: Event, event_id: str, timestamp: str) -> list[str]:
-    """One line each. Raises `ContractError` for what no header can carry.
+    """One line each, the content type first. Raises `ContractError` for what no header can carry.
 
     `event_id` is `header_value` of the event's; `timestamp` is seconds since 1970.
     """
-    if not _IS_VISIBLE(event.content_type):
-        raise ContractError("the content type can't be a header")
     user = event.user
     user = user if _IS_UNRESERVED(user) else quote(user, safe="")
     lines = [
-        f"content-type: {event.content_type}",
-        "ce-specversion: 1.0",
+        *_lines_of_kind(event.content_type, event.source, event.type),
         f"ce-id: {event_id}",
-        f"ce-source: {header_value(event.source)}",
-        f"ce-type: {header_value(event.type)}",
         f"ce-time: {header_value(event.time)}",
         f"webhook-id: {event_id}",
         f"webhook-timestamp: {timestamp}",
-        # libcurl takes a name with a semicolon for a header that is empty, and a colon with
-        # nothing behind it for one that is not to be sent.
-        f"keylane-user: {user}" if user else "keylane-user;",
+        f"keylane-user: {user}",
         f"keylane-attempt: {delivery.attempt}",
         f"keylane-position: {delivery.position}",
     ]
@@ -56,8 +52,20 @@ def event_headers(delivery: Delivery, event: Event, event_id: str, timestamp: st
         if not _IS_NAME(name):
             raise ContractError("the name of an extension can't be a header's")
         field = name if name in TRACE_PROPERTIES else f"ce-{name}"
-        lines.append(f"{field}: {header_value(value)}" if value else f"{field};")
+        lines.append(f"{field}: {header_value(value)}")
     return lines
+
+
+@lru_cache(_KINDS)
+def _lines_of_kind(content_type: str, source: str, of_type: str) -> tuple[str, ...]:
+    if not _IS_VISIBLE(content_type):
+        raise ContractError("the content type can't be a header")
+    return (
+        f"content-type: {content_type}",
+        "ce-specversion: 1.0",
+        f"ce-source: {header_value(source)}",
+        f"ce-type: {header_value(of_type)}",
+    )
 
 
 def header_value(value: str) -> str:

@@ -15,16 +15,18 @@ class KeptConnections:
     """By their places, as long as their descriptors mean them."""
 
     def __init__(self) -> None:
-        self._sockets: dict[Place, int] = {}
+        #: What asks about one socket each: that is done with every request.
+        self._polls: dict[Place, select.poll] = {}
         self._places: dict[int, Place] = {}
-        self._poll = select.poll()
 
     def add(self, opened: Iterable[int], place: Place) -> None:
         """Find the one of `opened` that is at `place`; the others were tried in vain."""
         for fd in opened:
             if _port(fd) == place[1]:
-                self._sockets.pop(self._places.get(fd, place), None)
-                self._places[fd], self._sockets[place] = place, fd
+                self._polls.pop(self._places.get(fd, place), None)
+                poll = select.poll()
+                poll.register(fd, select.POLLIN)
+                self._places[fd], self._polls[place] = place, poll
 
     def has_ended(self, place: Place) -> bool:
         """Whether the other side has ended it; false for one that isn't known.
@@ -32,13 +34,8 @@ class KeptConnections:
         Nobody has anything to say on a kept connection, so whatever there is to read is its end: of
         TCP, or of TLS, which some servers end first, waiting for an answer to that.
         """
-        fd = self._sockets.get(place)
-        if fd is None:
-            return False
-        self._poll.register(fd, select.POLLIN)
-        ready = self._poll.poll(0)
-        self._poll.unregister(fd)
-        return bool(ready)
+        poll = self._polls.get(place)
+        return poll is not None and bool(poll.poll(0))
 
 
 def _port(fd: int) -> int:

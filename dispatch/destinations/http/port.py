@@ -53,10 +53,12 @@ class Engine(Protocol):
     """
 
     async def post(
-        self, headers: list[str], body: bytes, may_send: Callable[[], bool] = lambda: True
+        self, headers: Sequence[str], body: bytes, may_send: Callable[[], bool] = lambda: True
     ) -> Answer | NoAnswer:
         """Ends by itself within the timeouts; cancelled, it leaves nothing running behind.
 
+        `headers` are `NAME: VALUE` each, the content type first, and hold no line break. What else
+        an HTTP client says by itself can't be among them.
         `may_send` is asked when there is a connection, right before the request is sent on it.
         """
         ...

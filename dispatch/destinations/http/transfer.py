@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import pycurl
@@ -12,14 +12,19 @@ from dispatch.destinations.http.dialling import Dialling
 from dispatch.destinations.http.kept import KeptConnections
 from dispatch.destinations.http.port import MAX_ANSWER_BYTES, Answer, NoAnswer
 
+_LINE_BREAK: Final = "\r\n"
 _EMPTY: Final = (b"\r\n", b"\n")
 
 
 class Transfer:
-    """`options` are set once; a request sets its headers and its body only."""
+    """`options` are set once; a request sets its body and its headers only.
+
+    `fixed` headers go with every request.
+    """
 
     __slots__ = (
         "_body",
+        "_fixed",
         "_head",
         "_heard_at",
         "_kept",
@@ -36,7 +41,11 @@ class Transfer:
     )
 
     def __init__(
-        self, options: dict[int, Any], kept: KeptConnections, dialling: Dialling | None
+        self,
+        options: dict[int, Any],
+        fixed: Sequence[str],
+        kept: KeptConnections,
+        dialling: Dialling | None,
     ) -> None:
         self.curl = pycurl.Curl()
         #: Addresses that were to be called, where a guard is.
@@ -50,6 +59,7 @@ class Transfer:
         self.is_stale = False
         #: Whether it was not to be sent any more when there was a connection.
         self.is_withdrawn = False
+        self._fixed = fixed
         self._kept = kept
         #: Sockets that were opened for it.
         self._opened: list[int] = []
@@ -69,13 +79,15 @@ class Transfer:
     def begin(
         self,
         ended: asyncio.Future[Answer | NoAnswer],
-        headers: list[str],
+        headers: Sequence[str],
         body: bytes,
         may_send: Callable[[], bool],
     ) -> None:
         self.ended = ended
         self._may_send = may_send
-        self.curl.setopt(pycurl.HTTPHEADER, headers)
+        # All in one: libcurl passes on what it is given, and looks at each piece for what it would
+        # say itself. Fifteen pieces cost a fifth of a request.
+        self.curl.setopt(pycurl.HTTPHEADER, [_LINE_BREAK.join(headers), *self._fixed])
         self.curl.setopt(pycurl.POSTFIELDS, body)
 
     def begin_again(self) -> None:
