@@ -6,6 +6,7 @@ All post the same bodies of 330 bytes, 64 at once, to one receiver in another pr
 from __future__ import annotations
 
 from collections import defaultdict
+from statistics import median
 from typing import Final, get_args
 
 from bench.figures import Figure
@@ -18,6 +19,9 @@ from operate.running import Tell
 
 SECTION: Final = "webhook client"
 OURS: Final = "keylane"
+#: Of the better client on an event loop, as ours is; of requests, on an idle machine.
+AT_LEAST: Final = 0.7
+ON_A_LOOP: Final[tuple[http.Client, ...]] = ("aiohttp", "pycurl on asyncio")
 CLIENTS: Final[tuple[http.Client, ...]] = get_args(http.Client)
 
 
@@ -44,6 +48,7 @@ class Clients:
 
     def _figures(self) -> list[Figure]:
         figures = []
+        better = max(ON_A_LOOP, key=lambda client: median(self._rates[client]))
         for bare in CLIENTS:
             if bare != OURS:
                 name, costs = "CPU a request", self._costs
@@ -56,6 +61,7 @@ class Clients:
                         f"bare {bare}",
                         self._rates[bare],
                         is_more_better=True,
+                        at_least=AT_LEAST if bare == better else None,
                     ),
                     Figure(SECTION, name, "us", costs[OURS], f"bare {bare}", costs[bare]),
                 ]
