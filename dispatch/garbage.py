@@ -16,8 +16,10 @@ from typing import Final
 COLLECT_EVERY_S: Final = 60.0
 COLLECT_BELOW_EVENTS: Final = 10_000
 #: New objects until the young are looked at. What comes from the broker in one go makes some
-#: thousands that live on for a moment: at Python's 700 each of them is looked at several times.
-YOUNG: Final = 20_000
+#: thousands that live on for a moment; at Python's 700 each of them is looked at several times. Not
+#: more, because what libraries leave in cycles waits for as long: of a mail that can't be sent 120
+#: objects, and the mail.
+YOUNG: Final = 5_000
 _NEVER: Final = 1_000_000
 
 
