@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dispatch.clearance import Ask
@@ -40,7 +40,9 @@ class Commands:
 
     def take(self) -> Commands:
         """What has come together; nothing is left."""
-        taken = replace(self)
+        taken = Commands(
+            self.acknowledge, self.negative_acknowledge, self.dead_letter, self.notes, self.ask
+        )
         self.acknowledge, self.negative_acknowledge = {}, {}
         self.dead_letter, self.notes, self.ask = [], [], []
         return taken
