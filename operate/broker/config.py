@@ -16,6 +16,10 @@ KEY_SHARED_RING_POINTS: Final = 1000
 # Acknowledged messages above a stuck one that survive a broker crash.
 ACKNOWLEDGED_RANGES_KEPT: Final = 200_000
 
+# After a failed read of its storage the broker sends nothing of a partition to anybody: by default
+# for 15 s, then for up to 60.
+READ_AGAIN_MS: Final = 1_000
+READ_AGAIN_AT_MOST_MS: Final = 10_000
 
 # Enough for millions of small events; a third of what Pulsar takes by default.
 MEMORY: Final = "-Xms512m -Xmx1g -XX:MaxDirectMemorySize=1g"
@@ -63,6 +67,8 @@ def broker_settings(ports: BrokerPorts, extra: Mapping[str, str]) -> dict[str, s
         "managedLedgerPersistIndividualAckAsLongArray": "false",
         "managedLedgerMaxUnackedRangesToPersist": str(ACKNOWLEDGED_RANGES_KEPT),
         "subscriptionKeySharedConsistentHashingReplicaPoints": str(KEY_SHARED_RING_POINTS),
+        "dispatcherReadFailureBackoffInitialTimeInMs": str(READ_AGAIN_MS),
+        "dispatcherReadFailureBackoffMaxTimeInMs": str(READ_AGAIN_AT_MOST_MS),
     }
     if "advertisedListeners" in extra:
         del settings["advertisedAddress"]  # the broker refuses to start with both

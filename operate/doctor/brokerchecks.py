@@ -26,6 +26,9 @@ SKEW_HARMFUL_S: Final = 60.0
 ACK_RANGES: Final = 200_000
 #: Points of a consumer on the ring that shares users out.
 RING_POINTS: Final = 1_000
+#: After a read from its storage that failed the broker tries again after so long, and then after
+#: twice as long.
+READ_AGAIN_MS: Final = 1_000
 
 _BROKER: Final = "broker"
 
@@ -156,6 +159,10 @@ def _at_least(number: int) -> Callable[[str], bool]:
     return lambda found: int(found) >= number
 
 
+def _at_most(number: int) -> Callable[[str], bool]:
+    return lambda found: int(found) <= number
+
+
 _SETTINGS: Final = (
     _Setting(
         "broker.topic_policies",
@@ -241,6 +248,15 @@ _SETTINGS: Final = (
         _at_least(RING_POINTS),
         str(RING_POINTS),
         "Users are shared out unevenly: of four workers one may get half as many as another.",
+        warning,
+    ),
+    _Setting(
+        "broker.read_again",
+        "dispatcherReadFailureBackoffInitialTimeInMs",
+        _at_most(READ_AGAIN_MS),
+        str(READ_AGAIN_MS),
+        "After one read from the storage that failed, a partition's events reach nobody for so "
+        "long.",
         warning,
     ),
 )

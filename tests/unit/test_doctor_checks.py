@@ -62,6 +62,7 @@ CONFIGURATION = {
     "managedLedgerPersistIndividualAckAsLongArray": "false",
     "managedLedgerMaxUnackedRangesToPersist": str(ACK_RANGES),
     "subscriptionKeySharedConsistentHashingReplicaPoints": "1000",
+    "dispatcherReadFailureBackoffInitialTimeInMs": "1000",
     "keepAliveIntervalSeconds": "30",
 }
 BROKER = BrokerSeen("4.0.13", ClockSeen(-0.5, 0.6), CONFIGURATION)
@@ -192,6 +193,12 @@ def test_a_release_is_judged_by_the_faults_that_are_known(version: str, severity
             "subscriptionKeySharedConsistentHashingReplicaPoints",
             "100",
             "broker.ring_points",
+            Severity.WARNING,
+        ),
+        (
+            "dispatcherReadFailureBackoffInitialTimeInMs",
+            "15000",
+            "broker.read_again",
             Severity.WARNING,
         ),
         ("keepAliveIntervalSeconds", "6", "broker.keep_alive", Severity.ERROR),
