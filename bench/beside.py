@@ -13,19 +13,18 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bench.crowd import PATIENCE_S, Crowd, Served
-from bench.errors import BenchError
 from bench.figures import Figure, per
 from bench.machine import memory_mib
 from bench.parts import producer
 from bench.processes import Keylane, LivingPart, run_part
 from bench.scale import CONCURRENCY, PARTITIONS
 from bench.stage import Stage
+from bench.waiting import counted, wait_for
 
 YARDSTICK: Final = "without them"
 #: For so long after a worker connected the first event of each user waits for one before it.
 _FRESH_S: Final = 3.0
 _SETTLED_S: Final = 1.0
-_POLL_S: Final = 0.2
 _EVENTS_PUT_A_SECOND: Final = 2_000
 
 
@@ -103,29 +102,27 @@ class Beside:
 
     def wait_held(self, worker: Keylane, count: int) -> None:
         """Until the worker holds so many unfinished events."""
-        deadline = time.monotonic() + 60 + count / _EVENTS_PUT_A_SECOND
-        while (held := worker.metrics()["keylane_events"]) < count:
-            if time.monotonic() > deadline:
-                raise BenchError(f"the worker holds {held:,.0f} of {count:,} events; no more come")
-            time.sleep(_POLL_S)
+        wait_for(
+            lambda: worker.metrics()["keylane_events"],
+            count,
+            60 + count / _EVENTS_PUT_A_SECOND,
+            "the worker holds {:,.0f} of {:,} events; no more come",
+        )
 
     def wait_slow(self, count: int) -> None:
         """Until so many attempts wait for their answer."""
-        deadline = time.monotonic() + 60
-        while (started := self._crowd.counted().slow) < count:
-            if time.monotonic() > deadline:
-                raise BenchError(f"{started} of {count} slow attempts were started")
-            time.sleep(_POLL_S)
+        saying = "{} of {} slow attempts were started"
+        wait_for(lambda: counted(self._target).slow, count, 60, saying)
 
     def _serve(self, where: str) -> Arm:
         arm, scale, setup = Arm(), self._stage.scale, self._setup
-        began, failed = time.monotonic(), self._crowd.counted().failed
+        began, failed = time.monotonic(), counted(self._target).failed
         for number in range(1, setup.rounds + 1):
             self._tell(f"healthy users {where}, round {number}")
             count = max(1, round(scale.steady_rate * scale.steady_s))
             self._crowd.send(arm.steady, count, scale.steady_rate, setup.patience_s)
             self._crowd.send(arm.burst, scale.burst, patience_s=setup.patience_s)
-        failed = self._crowd.counted().failed - failed
+        failed = counted(self._target).failed - failed
         arm.failed_a_second = per(failed, time.monotonic() - began)
         return arm
 

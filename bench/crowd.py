@@ -17,6 +17,7 @@ from bench.parts import receiver, sender
 from bench.processes import LivingPart, run_part
 from bench.scale import PARTITIONS
 from bench.stage import Stage
+from bench.waiting import counted
 
 _POLL_S: Final = 0.05
 #: Nothing that gets anywhere takes longer.
@@ -84,10 +85,6 @@ class Crowd:
 
     def _wait(self, count: int, deadline: float) -> float:
         """Until all have arrived or the deadline; returns when that was."""
-        while self.counted().arrived < count and (now := time.monotonic()) < deadline:
+        while counted(self._target).arrived < count and (now := time.monotonic()) < deadline:
             time.sleep(min(_POLL_S, deadline - now))
         return time.monotonic()
-
-    def counted(self) -> receiver.Counted:
-        self._target.tell(receiver.Count())
-        return self._target.hear(receiver.Counted)

@@ -11,7 +11,6 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from bench.errors import BenchError
 from bench.figures import Figure, per, percentile
 from bench.latency import receiver_url
 from bench.machine import memory_mib
@@ -19,6 +18,7 @@ from bench.parts import receiver, sender
 from bench.processes import Keylane, LivingPart
 from bench.scale import CONCURRENCY, PARTITIONS, USERS
 from bench.stage import Stage
+from bench.waiting import wait_arrived
 
 SECTION: Final = "outage"
 _BEFORE: Final = "before it"
@@ -105,15 +105,8 @@ class Outage:
         return peak - before
 
     def _wait_arrived(self, target: LivingPart) -> float:
-        deadline = time.monotonic() + _BACK_WITHIN_S + self._count / 1_000
-        while True:
-            target.tell(receiver.Count())
-            arrived = target.hear(receiver.Counted).arrived
-            if arrived >= self._count:
-                return time.monotonic()
-            if time.monotonic() > deadline:
-                raise BenchError(f"{arrived:,} of {self._count:,} events arrived")
-            time.sleep(_POLL_S)
+        wait_arrived(target, self._count, _BACK_WITHIN_S + self._count / 1_000)
+        return time.monotonic()
 
     def _take(self, target: LivingPart) -> receiver.Taken:
         target.tell(receiver.Take())

@@ -27,6 +27,7 @@ from bench.processes import LivingPart
 from bench.scale import CONCURRENCY, PARTITIONS, USERS
 from bench.stage import Stage
 from bench.stolen import Stolen
+from bench.waiting import wait_arrived
 
 SECTION: Final = "replay"
 _BESIDE: Final = "before each"
@@ -34,7 +35,6 @@ _WITHIN_S: Final = 300.0
 #: Of so many seconds it is judged whether they are left out: if more than so much was stolen.
 _WINDOW_S: Final = 5.0
 _STOLEN_AT_MOST: Final = 0.01
-_POLL_S: Final = 0.1
 
 
 #: When each was sent, and the milliseconds until it was delivered.
@@ -85,7 +85,7 @@ class Replay:
         began = _now()
         with self._send(first, self._each) as sending:
             sending.hear(sender.Result)
-        self._wait_arrived(first + self._each)
+        wait_arrived(self._target, first + self._each, _WITHIN_S)
         time.sleep(1)  # so that no two windows touch
         return began, _now()
 
@@ -103,7 +103,7 @@ class Replay:
             time.sleep(self._quiet_s)
             turns = [self._take_turn(*window) for window in windows]
             sent = sending.hear(sender.Result).sent
-        self._wait_arrived(self._kept + self._live)
+        wait_arrived(self._target, self._kept + self._live, _WITHIN_S)
         self._target.tell(receiver.Take())
         taken = self._target.hear(receiver.Taken)
         if sent[-1] < turns[-1].over_at:
@@ -132,17 +132,6 @@ class Replay:
             raise BenchError(f"the replay ended with {done.returncode}: {done.stderr.decode()}")
         told: dict[str, Any] = msgspec.json.decode(done.stdout)
         return told
-
-    def _wait_arrived(self, count: int) -> None:
-        deadline = time.monotonic() + _WITHIN_S
-        while True:
-            self._target.tell(receiver.Count())
-            arrived = self._target.hear(receiver.Counted).arrived
-            if arrived >= count:
-                return
-            if time.monotonic() > deadline:
-                raise BenchError(f"{arrived:,} of {count:,} events arrived")
-            time.sleep(_POLL_S)
 
     def _figures(
         self, taken: receiver.Taken, sent: list[float], turns: list[_Turn]
