@@ -14,13 +14,12 @@ from bench.latency import receiver_url
 from bench.parts import http, receiver
 from bench.processes import run_part
 from bench.scale import CONCURRENCY, Scale, interleaved
-from bench.webhook import start_receiver
+from bench.webhook import AT_LEAST, start_receiver
 from operate.running import Tell
 
 SECTION: Final = "webhook client"
 OURS: Final = "keylane"
-#: Of the better client on an event loop, as ours is; of requests, on an idle machine.
-AT_LEAST: Final = 0.7
+#: As ours is. It is judged beside the better one of them.
 ON_A_LOOP: Final[tuple[http.Client, ...]] = ("aiohttp", "pycurl on asyncio")
 CLIENTS: Final[tuple[http.Client, ...]] = get_args(http.Client)
 

@@ -26,9 +26,7 @@ class EntryId(NamedTuple):
 def place_of(partition: int, position: Position) -> str:
     """`partition:ledger:entry`, with the index in a batch behind it: grows per user."""
     ledger, entry, index = position
-    # Without a call more: it is asked for with every attempt.
-    place = f"{partition}:{ledger}:{entry}"
-    return place if index < 0 else f"{place}:{index}"
+    return f"{partition}:{ledger}:{entry}{_behind(index)}"
 
 
 def read_place(place: str) -> tuple[int, Position]:

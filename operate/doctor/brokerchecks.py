@@ -7,6 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from operate.broker.config import (
+    ACKNOWLEDGED_RANGES_KEPT,
+    KEY_SHARED_RING_POINTS,
+    READ_AGAIN_MS,
+)
 from operate.doctor.findings import Finding, Mend, error, warning, well
 from operate.doctor.mending import Commands
 from operate.doctor.seen import BrokerSeen, Seen
@@ -22,13 +27,6 @@ _FAULTS: Final[Mapping[tuple[int, int, int], str]] = {
 #: Seconds between two clocks: beyond the first it is told, beyond the second it does harm.
 SKEW_TOLD_S: Final = 5.0
 SKEW_HARMFUL_S: Final = 60.0
-#: Acknowledgements above a stuck event that are to survive a broker's death.
-ACK_RANGES: Final = 200_000
-#: Points of a consumer on the ring that shares users out.
-RING_POINTS: Final = 1_000
-#: After a read from its storage that failed the broker tries again after so long, and then after
-#: twice as long.
-READ_AGAIN_MS: Final = 1_000
 
 _BROKER: Final = "broker"
 
@@ -236,8 +234,8 @@ _SETTINGS: Final = (
     _Setting(
         "broker.ack_ranges",
         "managedLedgerMaxUnackedRangesToPersist",
-        _at_least(ACK_RANGES),
-        str(ACK_RANGES),
+        _at_least(ACKNOWLEDGED_RANGES_KEPT),
+        str(ACKNOWLEDGED_RANGES_KEPT),
         "Of the acknowledgements above a stuck user's event no more ranges survive a broker's "
         "death: what was delivered beyond them comes again.",
         warning,
@@ -245,8 +243,8 @@ _SETTINGS: Final = (
     _Setting(
         "broker.ring_points",
         "subscriptionKeySharedConsistentHashingReplicaPoints",
-        _at_least(RING_POINTS),
-        str(RING_POINTS),
+        _at_least(KEY_SHARED_RING_POINTS),
+        str(KEY_SHARED_RING_POINTS),
         "Users are shared out unevenly: of four workers one may get half as many as another.",
         warning,
     ),

@@ -19,7 +19,7 @@ from keylane.names import full_topic, partition_topic
 from keylane.routing import partition_of
 from keylane.settings import PulsarSettings, Settings
 from keylane.topics import BACKLOG_BYTES, POLICIES
-from operate.doctor.brokerchecks import ACK_RANGES
+from operate.broker.config import ACKNOWLEDGED_RANGES_KEPT
 from operate.doctor.canary import abandoned, canary_topic
 from operate.doctor.examining import examine
 from operate.doctor.findings import (
@@ -60,7 +60,7 @@ CONFIGURATION = {
     "maxUnackedMessagesPerBroker": "0",
     "dispatcherPauseOnAckStatePersistentEnabled": "false",
     "managedLedgerPersistIndividualAckAsLongArray": "false",
-    "managedLedgerMaxUnackedRangesToPersist": str(ACK_RANGES),
+    "managedLedgerMaxUnackedRangesToPersist": str(ACKNOWLEDGED_RANGES_KEPT),
     "subscriptionKeySharedConsistentHashingReplicaPoints": "1000",
     "dispatcherReadFailureBackoffInitialTimeInMs": "1000",
     "keepAliveIntervalSeconds": "30",

@@ -86,7 +86,7 @@ class Transfer:
         self.ended = ended
         self._may_send = may_send
         # All in one: libcurl passes on what it is given, and looks at each piece for what it would
-        # say itself. Fifteen pieces cost a fifth of a request.
+        # say itself. Fifteen pieces cost a tenth of a request.
         self.curl.setopt(pycurl.HTTPHEADER, [_LINE_BREAK.join(headers), *self._fixed])
         self.curl.setopt(pycurl.POSTFIELDS, body)
 
