@@ -149,6 +149,13 @@ class ContainerRun:
         except refusals as failure:
             raise EngineRefused(f"Docker could not run {IMAGE}: {failure}") from failure
 
+    @property
+    def writes_archive(self) -> bool:
+        return False
+
+    def came_up(self) -> None:
+        """Nothing of the container is kept for the next one."""
+
     def is_alive(self) -> bool:
         return self._identity is not None and self._identity.is_alive()
 

@@ -53,6 +53,13 @@ class BrokerRun(Protocol):
     def launch(self) -> None:
         """Start or start again, on the same ports and data; must not wait for readiness."""
 
+    @property
+    def writes_archive(self) -> bool:
+        """Whether its orderly end leaves an archive, with which the next one starts sooner."""
+
+    def came_up(self) -> None:
+        """Told that it is healthy: what it has loaded by now, the next one will need as well."""
+
     def is_alive(self) -> bool: ...
 
     def send(self, signum: signal.Signals) -> None:
@@ -115,6 +122,7 @@ class LocalBroker:
         """Raises as soon as it has died, or when the time is over."""
         if not wait_healthy(self.ports.admin, self.run.is_alive, within_s):
             raise BrokerUnavailable(self._why_not_healthy(within_s))
+        self.run.came_up()
 
     def stop(self) -> None:
         """End it for certain; a temporary data folder goes too. May be called again."""

@@ -12,6 +12,7 @@ from typing import Final
 
 from keylane.errors import BrokerUnavailable
 from operate.broker import guardian
+from operate.broker.archive import WRITTEN_WITHIN_S, ClassArchive
 from operate.broker.config import (
     COLLECTOR,
     FOR_A_SHORT_LIFE,
@@ -59,6 +60,11 @@ class Installation:
             "PULSAR_LOG_DIR": str(data_dir / "logs"),
         }
 
+    @property
+    def archive(self) -> ClassArchive:
+        """Of its classes; need not be there yet."""
+        return ClassArchive(self.home, self.java_home.resolve())
+
 
 class StandaloneRun:
     """`bin/pulsar standalone` on one data folder."""
@@ -66,6 +72,10 @@ class StandaloneRun:
     def __init__(self, home: Path, plan: LaunchPlan) -> None:
         self._installation = Installation(home, find_java_home())
         self._plan = plan
+        self._archive = self._installation.archive
+        # Who stops another process's broker is not to wait until one is written.
+        self.writes_archive = not (plan.outlives_owner or self._archive.is_there())
+        self._came_up = False
         self._data_dir = path_without_spaces(plan.data_dir)
         self._log_file = self._data_dir / "broker.log"
         self._child: subprocess.Popen[bytes] | None = None
@@ -80,7 +90,7 @@ class StandaloneRun:
         """Start the process; returns before the broker is ready."""
         self._reap()
         command = self._write_command()
-        env = self._installation.environment(self._data_dir, MEMORY, self._plan.java_flags)
+        env = self._environment()
         with self._log_file.open("wb") as log:
             self._child = (
                 _spawn_detached(command, env, log.fileno())
@@ -88,6 +98,9 @@ class StandaloneRun:
                 else _spawn_guarded(command, env, log.fileno(), self._folder_to_remove())
             )
         self._identity = ProcessIdentity.of(_broker_pid(self._child))
+
+    def came_up(self) -> None:
+        self._came_up = True
 
     def is_alive(self) -> bool:
         if self._child is not None:
@@ -106,7 +119,7 @@ class StandaloneRun:
 
     def end(self) -> None:
         if self._identity is not None:
-            self._identity.end(STOP_GRACE_S)
+            self._end_and_keep_archive(self._identity)
         elif self._child is not None:  # interrupted before its guardian told the pid
             self._child.terminate()
         self._reap()
@@ -133,6 +146,19 @@ class StandaloneRun:
             timeout=ADMIN_TOOL_WITHIN_S,
             check=False,
         )
+
+    def _end_and_keep_archive(self, broker: ProcessIdentity) -> None:
+        is_worth_it = self.writes_archive and self._came_up and broker.is_alive()
+        broker.end(WRITTEN_WITHIN_S if is_worth_it else STOP_GRACE_S)
+        if is_worth_it:
+            self._archive.keep(self._data_dir)
+            self.writes_archive = False
+
+    def _environment(self) -> dict[str, str]:
+        env = self._installation.environment(self._data_dir, MEMORY, self._plan.java_flags)
+        options = self._archive.options(self._data_dir, writes=self.writes_archive)
+        env["PULSAR_EXTRA_OPTS"] += f" {options}"
+        return env | self._archive.environment()
 
     def _write_command(self) -> list[str]:
         home, data = self._installation.home, self._data_dir

@@ -18,9 +18,13 @@ import pytest
 from keylane.errors import BrokerUnavailable
 from operate.broker import guardian
 from operate.broker.health import is_healthy
+from operate.broker.java import find_java_home
 from operate.broker.local import LocalBrokerOptions, start_local_broker
+from operate.broker.places import cache_dir
 from operate.broker.ports import HOST, choose_port
 from operate.broker.process import ProcessIdentity
+from operate.broker.standalone import StandaloneRun
+from tests.brokers import BrokerAddress
 from tests.waiting import until
 
 # The first start on a machine downloads Pulsar.
@@ -119,6 +123,18 @@ def test_a_port_in_use_is_refused_before_anything_is_started(broker: Broker) -> 
     assert f"Port {port} is in use" in words(refused.stderr)
     assert "Starting" not in refused.stderr
     assert broker("status").returncode == UNAVAILABLE
+
+
+def test_a_broker_starts_with_the_classes_that_an_earlier_one_left(
+    local_broker: BrokerAddress,
+) -> None:
+    run = local_broker.started.run if local_broker.started else None
+    if isinstance(run, StandaloneRun) and run.identity:  # else none of ours runs here
+        java_home = find_java_home()
+        # Java adds to an archive of its own classes, which the one of the wheel comes without.
+        can_archive = (java_home / "lib" / "server" / "classes.jsa").exists()
+        mapped = Path(f"/proc/{run.identity.pid}/maps").read_text()
+        assert (str(cache_dir() / "classes") in mapped) is can_archive
 
 
 @pytest.mark.long
