@@ -19,6 +19,8 @@ COPIED: Final = (
     "pyproject.toml",
     "tests/unit/schedules.py",
     "tests/unit/lanes_*.py",
+    "tests/unit/__pycache__/schedules.*",
+    "tests/unit/__pycache__/lanes_*",
 )
 SCHEDULES: Final = ("tests.unit.schedules", "--hangs", "--schedules")
 SCENARIOS: Final = "tests.unit.lanes_scenarios"
@@ -69,14 +71,14 @@ def in_tally(name: str, old: str, new: str, *, first: int = 0, scenario: str = "
 
 
 def prepare(mutant: Mutant | None, into: Path) -> None:
-    """Copy what is needed, and break it."""
+    """Copy what is needed, with what Python has compiled of it, and break it."""
     for source in (path for pattern in COPIED for path in ROOT.glob(pattern)):
         target = into / source.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, target)
         else:
-            shutil.copy(source, target)
+            shutil.copy2(source, target)
     if mutant:
         broken = into / mutant.file
         broken.write_text(broken.read_text().replace(mutant.old, mutant.new))

@@ -20,7 +20,7 @@ MUTANTS: Final = (
         "attempts of other workers don't count",
         "        return count if count and key not in self.served else 0\n",
         "        return 0\n",
-        first=285,
+        first=331,
     ),
     in_partition(
         "a note of another worker is not heard",
@@ -73,6 +73,7 @@ MUTANTS: Final = (
         "dispatch/lane.py",
         "        if self.is_away or self.is_settling or not self.is_cleared:\n",
         "        if self.is_settling or not self.is_cleared:\n",
+        first=12,
     ),
     Mutant(
         "a full lane keeps the gate shut though it waits for a predecessor",
@@ -97,11 +98,13 @@ MUTANTS: Final = (
         "an event behind pages keeps its payload",
         "        if is_behind_pages or (is_last and lane.window > self._tally.payload_events):\n",
         "        if is_last and lane.window > self._tally.payload_events:\n",
+        first=23,
     ),
     in_lanes(
         "nothing is paged",
         "        if is_behind_pages or (is_last and lane.window > self._tally.payload_events):\n",
         "        if is_behind_pages:\n",
+        first=15,
     ),
     in_lanes(
         "pages are never fetched",

@@ -49,6 +49,7 @@ MUTANTS: Final = (
         "a failed head is tried again from memory, always",
         "        elif entry.is_stray or not self._must_stay(entry):\n",
         "        elif False:\n",
+        first=46,
     ),
     in_backoffs(
         "redelivery is asked for too early",
@@ -234,11 +235,13 @@ MUTANTS: Final = (
         "an event that was finished lately is attempted again",
         "        elif position in partition.finished:\n",
         "        elif False:\n",
+        first=34,
     ),
     in_lanes(
         "an event that was finished lately is dropped",
         "            self.commands.acknowledge.setdefault(number, []).append(message)\n",
         "            pass\n",
+        first=34,
     ),
     in_partition(
         "what was finished is remembered for ever",
@@ -250,11 +253,13 @@ MUTANTS: Final = (
         "attempts start without a connection",
         "        self.is_trusted = self.is_connected and now - self.confirmed_at < lease_s\n",
         "        self.is_trusted = now - self.confirmed_at < lease_s\n",
+        first=26,
     ),
     in_partition(
         "attempts start though the broker has not answered for long",
         "        self.is_trusted = self.is_connected and now - self.confirmed_at < lease_s\n",
         "        self.is_trusted = self.is_connected\n",
+        first=38,
     ),
     in_partition(
         "a lease is as long as the broker's patience",
@@ -266,6 +271,7 @@ MUTANTS: Final = (
         "a process that was frozen trusts what it knew",
         "            self.confirmed_at = -math.inf\n            self.doubted_at = now\n",
         "            pass\n",
+        first=38,
     ),
     in_partition(
         "an answer from before the process was frozen is believed",
@@ -306,11 +312,13 @@ MUTANTS: Final = (
         "a running attempt is dropped with its connection",
         "        if not is_running and not head.is_condemned:\n",
         "        if True:\n",
+        first=28,
     ),
     in_tally(
         "what waits behind a running attempt is kept through a new connection",
         "        lane.keep([head])\n        lane.is_given_back",
         "        lane.keep(list(lane))\n        lane.is_given_back",
+        first=28,
     ),
     in_tally(
         "an attempt that survived its connection stays the worker's own",

@@ -8,8 +8,8 @@ from tests.unit.mutant import Mutant, in_lanes, in_tally
 from tests.unit.schedules import SPARING
 
 
-def in_turns(name: str, old: str, new: str) -> Mutant:
-    return Mutant(name, "dispatch/turns.py", old, new, first=SPARING)
+def in_turns(name: str, old: str, new: str, *, first: int = SPARING) -> Mutant:
+    return Mutant(name, "dispatch/turns.py", old, new, first)
 
 
 MUTANTS: Final = (
@@ -28,6 +28,7 @@ MUTANTS: Final = (
         "        for lane in partition.withheld:\n            self._line_up(lane)\n",
         "        for lane in partition.withheld:\n"
         "            if not lane.is_slow:\n                self._line_up(lane)\n",
+        first=SPARING + 104,
     ),
     in_tally(
         "a slow user's slot is not free again when its event is done",
@@ -48,14 +49,14 @@ MUTANTS: Final = (
         "an attempt that does not count is made again though it may be another's",
         "        if entry.is_stray:\n            # Perhaps",
         "        if False:\n            # Perhaps",
-        first=SPARING + 8_500,
+        first=SPARING + 8_997,
     ),
     in_lanes(
         "an event whose attempt does not count has no further turn",
         "            self._tally.move(entry, State.HELD)\n"
         "            self._reconsider(self.partitions[entry.lane.partition], entry.lane, now)\n",
         "            self._tally.move(entry, State.HELD)\n",
-        first=SPARING,
+        first=SPARING + 41,
     ),
     in_lanes(
         "an attempt that is taken back still counts",
@@ -67,13 +68,13 @@ MUTANTS: Final = (
         "other workers are not told that an attempt was taken back",
         "            self._note(lane.head, lane.head.count)\n            self._absences",
         "            self._absences",
-        first=SPARING,
+        first=SPARING + 1_230,
     ),
     Mutant(
         "a full lane that waits to be sent its head again stops everything",
         "dispatch/lane.py",
         "        return head.is_stray and head.state is State.BACKOFF\n",
         "        return False\n",
-        first=1047000,
+        first=1_047_118,
     ),
 )
