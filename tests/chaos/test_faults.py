@@ -45,26 +45,24 @@ async def assert_kept_through(broker: LocalBroker, folder: Path, *names: str) ->
     return row
 
 
-async def test_order_is_kept_while_the_broker_is_killed_and_comes_back(
-    own_broker: LocalBroker, tmp_path: Path
-) -> None:
-    await assert_kept_through(own_broker, tmp_path, "broker-killed")
-
-
-async def test_order_is_kept_while_the_topic_is_unloaded_and_connections_are_reset(
-    own_broker: LocalBroker, tmp_path: Path
-) -> None:
-    await assert_kept_through(own_broker, tmp_path, "topic-unloaded", "connections-reset")
-
-
-async def test_order_is_kept_while_workers_are_killed_stopped_and_scaled(
+async def test_order_is_kept_while_broker_and_worker_are_killed_and_the_topic_is_unloaded(
     own_broker: LocalBroker, tmp_path: Path
 ) -> None:
     await assert_kept_through(
-        own_broker, tmp_path, "worker-killed", "worker-terminated", "workers-scaled"
+        own_broker, tmp_path, "broker-killed", "worker-killed", "topic-unloaded"
     )
 
 
+@pytest.mark.long
+async def test_order_is_kept_while_workers_are_stopped_scaled_and_their_connections_reset(
+    own_broker: LocalBroker, tmp_path: Path
+) -> None:
+    await assert_kept_through(
+        own_broker, tmp_path, "worker-terminated", "workers-scaled", "connections-reset"
+    )
+
+
+@pytest.mark.long
 async def test_workers_that_were_frozen_or_cut_off_start_nothing_that_another_has_taken_over(
     own_broker: LocalBroker, tmp_path: Path
 ) -> None:
@@ -78,6 +76,7 @@ async def test_workers_that_were_frozen_or_cut_off_start_nothing_that_another_ha
     assert row.wrong == [], row
 
 
+@pytest.mark.long
 async def test_order_is_kept_while_dead_letters_and_events_are_refused(
     own_broker: LocalBroker, tmp_path: Path
 ) -> None:
@@ -85,6 +84,7 @@ async def test_order_is_kept_while_dead_letters_and_events_are_refused(
     assert row.dead_lettered
 
 
+@pytest.mark.long
 async def test_order_is_kept_while_the_receiver_hangs_and_is_closed(
     own_broker: LocalBroker, tmp_path: Path
 ) -> None:

@@ -74,6 +74,7 @@ async def test_every_event_gets_its_attempts_exactly_while_workers_join(
     assert_kept(receiver.book, ledger, letters)
 
 
+@pytest.mark.long
 async def test_after_an_unload_every_event_gets_its_attempts_and_at_most_twice_as_many(
     make_stage: MakeStage,
 ) -> None:
@@ -96,7 +97,7 @@ async def test_after_an_unload_every_event_gets_its_attempts_and_at_most_twice_a
     assert max(times.values()) <= 2 * ATTEMPTS
 
 
-@pytest.mark.parametrize("users", [1, 300])
+@pytest.mark.parametrize("users", [pytest.param(1, marks=pytest.mark.long), 300])
 async def test_attempts_come_when_their_backoff_says(make_stage: MakeStage, users: int) -> None:
     stage = await make_stage("crm", partitions=3)
     failing = [f"user-{number}" for number in range(users)]

@@ -86,6 +86,7 @@ async def test_ingest_knows_senders_apart_and_stores_what_they_sent(
     await until(lambda: users() == {"127.0.0.2", "127.0.0.3"}, 20.0)
 
 
+@pytest.mark.long
 async def test_a_webhook_behind_nginx_gets_everything_over_a_restart_of_it(
     make_stage: MakeStage, front: Front, tmp_path: Path
 ) -> None:

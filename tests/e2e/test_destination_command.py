@@ -62,6 +62,7 @@ async def delivered(book: Book, count: int) -> None:
     await until(lambda: len(book.delivered) >= min(count, len(EVENTS)), 20.0)
 
 
+@pytest.mark.long
 async def test_addresses_change_under_events_that_fail_and_every_users_order_is_kept(
     make_stage: MakeStage,
 ) -> None:
@@ -121,6 +122,7 @@ async def test_a_rotated_secret_signs_beside_the_old_one_without_a_restart(
     assert new not in crm.process.tail()
 
 
+@pytest.mark.long
 async def test_settings_with_mistakes_stop_nothing_and_nobody(make_stage: MakeStage) -> None:
     stage = await make_stage("crm")
     receiver = await stage.receive(VerifyingReceiver())

@@ -129,6 +129,7 @@ async def test_a_topic_of_other_hands_without_policies_or_dead_letters_is_found_
         assert await admin.partitions(topic) == 3
 
 
+@pytest.mark.long
 async def test_an_operators_own_figures_that_do_harm_are_found_and_mended(
     access: PulsarSettings, topic: str, shell: Shell
 ) -> None:
@@ -153,6 +154,7 @@ async def test_an_operators_own_figures_that_do_harm_are_found_and_mended(
     assert await patient.bad() == {}
 
 
+@pytest.mark.long
 async def test_a_topic_without_partitions_is_made_anew_while_it_is_empty(
     access: PulsarSettings, topic: str, shell: Shell
 ) -> None:

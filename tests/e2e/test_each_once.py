@@ -60,7 +60,7 @@ def not_in_flight(book: Book, killed_at: float) -> list[Attempt]:
     ]
 
 
-@pytest.mark.parametrize("store", ["redis", "pulsar:"])
+@pytest.mark.parametrize("store", ["redis", pytest.param("pulsar:", marks=pytest.mark.long)])
 async def test_each_channel_gets_an_event_once_though_another_fails_and_the_worker_is_killed(
     make_stage: MakeStage, redis_server: RedisServer, tmp_path: Path, store: str
 ) -> None:
@@ -97,6 +97,7 @@ async def test_each_channel_gets_an_event_once_though_another_fails_and_the_work
     assert ledger.lost(second.book.delivered) == []
 
 
+@pytest.mark.long
 async def test_without_a_kill_each_channel_gets_each_event_exactly_once(
     make_stage: MakeStage, tmp_path: Path
 ) -> None:
@@ -120,6 +121,7 @@ async def test_without_a_kill_each_channel_gets_each_event_exactly_once(
     assert_kept(second.book, ledger)
 
 
+@pytest.mark.long
 async def test_what_was_delivered_before_broker_and_worker_were_killed_is_not_delivered_again(
     make_stage: MakeStage, own_broker: LocalBroker, redis_server: RedisServer, tmp_path: Path
 ) -> None:

@@ -83,6 +83,7 @@ async def test_held_users_delay_nobody_and_go_on_in_order_after_a_redrive(
     assert listed["dead_letters"] == 0, listed
 
 
+@pytest.mark.long
 async def test_what_comes_for_a_held_user_is_kept_by_the_broker_and_not_by_the_worker(
     make_stage: MakeStage,
 ) -> None:

@@ -54,6 +54,7 @@ async def test_several_processes_share_a_port_and_their_metrics(make_stage: Make
     assert await ingest.stop() == 0
 
 
+@pytest.mark.long
 async def test_a_repeat_is_recognized_by_another_process(
     make_stage: MakeStage, redis_server: RedisServer
 ) -> None:

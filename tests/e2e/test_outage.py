@@ -34,7 +34,7 @@ async def two_destinations(stage: Stage) -> tuple[VerifyingReceiver, VerifyingRe
     return failing, healthy
 
 
-@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.parametrize("status", [pytest.param(500, marks=pytest.mark.long), 503])
 async def test_an_outage_costs_no_attempts_and_nobody_elses_time(
     make_stage: MakeStage, status: int
 ) -> None:

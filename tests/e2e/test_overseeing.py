@@ -125,6 +125,7 @@ async def is_done(stage: Stage) -> bool:
     return await stage.backlog("crm") == 0
 
 
+@pytest.mark.long
 async def test_a_worker_that_stands_still_is_marked_and_the_pause_is_not_confirmed(
     make_stage: MakeStage,
 ) -> None:

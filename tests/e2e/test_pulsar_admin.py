@@ -100,6 +100,7 @@ def assert_undisturbed(worker: Process, workers: int) -> None:
 # What takes events away
 
 
+@pytest.mark.long
 async def test_only_what_was_skipped_expired_or_cleared_is_missing_and_a_rewind_brings_it_back(
     make_stage: MakeStage,
 ) -> None:
@@ -152,6 +153,7 @@ async def test_only_what_was_skipped_expired_or_cleared_is_missing_and_a_rewind_
     assert_undisturbed(worker, 2)
 
 
+@pytest.mark.long
 async def test_a_worker_that_is_full_works_on_what_was_cleared_until_the_topic_is_unloaded(
     make_stage: MakeStage,
 ) -> None:
@@ -190,6 +192,7 @@ async def test_a_worker_that_is_full_works_on_what_was_cleared_until_the_topic_i
 # What sends events again
 
 
+@pytest.mark.long
 async def test_peek_and_unload_lose_nothing_and_a_rewind_delivers_all_once_more_in_order(
     make_stage: MakeStage,
 ) -> None:

@@ -26,6 +26,7 @@ SCALE = 8 if FULL else 1
 USERS = [f"user-{number}" for number in range(200)]
 
 
+@pytest.mark.long
 async def test_more_workers_than_partitions_all_get_work(make_stage: MakeStage) -> None:
     stage = await make_stage("crm", partitions=1)
     receiver = await stage.receive(VerifyingReceiver(lambda _: Answer(delay_s=LATENCY_S)))

@@ -72,6 +72,7 @@ async def test_ingest_that_is_stopped_answers_who_is_inside_and_ends_with_0(
     assert_kept(receiver.book, ledger)
 
 
+@pytest.mark.long
 async def test_a_second_signal_aborts(make_stage: MakeStage) -> None:
     stage = await make_stage("crm", partitions=1)
     receiver = await stage.receive(slow_first(8.0))

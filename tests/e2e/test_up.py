@@ -125,6 +125,7 @@ def test_the_stack_delivers_heals_itself_and_drains_at_ctrl_c(start: Start, tmp_
     again.wait_until_nothing_is_left()
 
 
+@pytest.mark.long
 @pytest.mark.real_broker
 def test_a_second_ctrl_c_aborts_a_drain_and_leaves_nothing(start: Start, tmp_path: Path) -> None:
     # A receiver that never answers, so that the drain would take its 30 s.
