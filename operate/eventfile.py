@@ -18,7 +18,9 @@ import orjson
 READ_BYTES: Final = 1 << 20
 _BOM: Final = b"\xef\xbb\xbf"
 _WHITESPACE: Final = b" \t\r\n"
-_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+_IN_STRING = rb'(?:[^"\\]++|\\.)*+'
+_STRING = rb'"' + _IN_STRING + rb'"'
+_REST_OF_STRING = re.compile(_IN_STRING, re.DOTALL)
 #: What stands between two brackets, and at the top level between two commas as well. It stops at
 #: the quote of a string that does not end.
 _NESTED = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+", re.DOTALL)
@@ -82,6 +84,7 @@ class Array:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._scanned = 0
+        self._is_in_string = False  # at `_scanned`: a long one is not to be scanned once a piece
         self._depth = 0
         self._number = 0
         self._is_closed = False
@@ -107,22 +110,27 @@ class Array:
 
     def _next_end(self) -> int | None:
         """Where the element ends that is being scanned; None if the buffer does not tell yet."""
-        while (skipped := self._skip()) < len(self._buffer):
-            token = self._buffer[skipped : skipped + 1]
+        while token := self._next_token():
             if token == b'"':
-                break
-            self._scanned = skipped + 1
-            if self._depth == 0 and token in b",]":
+                self._is_in_string = not self._is_in_string
+            elif self._depth == 0 and token in b",]":
                 # The opening bracket of the array itself is not fed.
-                return skipped
-            self._depth = max(0, self._depth + (1 if token in b"[{" else -1))
+                return self._scanned - 1
+            else:
+                self._depth = max(0, self._depth + (1 if token in b"[{" else -1))
         return None
 
-    def _skip(self) -> int:
-        pattern = _NESTED if self._depth else _TOP
+    def _next_token(self) -> bytes:
+        """The next bracket, comma or quote that tells something; empty if none is here yet."""
+        outside = _NESTED if self._depth else _TOP
+        pattern = _REST_OF_STRING if self._is_in_string else outside
         found = pattern.match(self._buffer, self._scanned)
         self._scanned = found.end() if found else self._scanned
-        return self._scanned
+        token = bytes(self._buffer[self._scanned : self._scanned + 1])
+        if token == b"\\":  # what it escapes is in the next piece
+            return b""
+        self._scanned += len(token)
+        return token
 
     def _element(self, raw: bytes, *, is_last: bool) -> list[Element]:
         raw = raw.strip(_WHITESPACE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -17,9 +18,15 @@ from typer.main import get_command
 from operate.cli import app
 
 
+@functools.cache
+def keylane() -> Any:
+    """The command; making it out of its functions takes a while."""
+    return get_command(app)
+
+
 def parse(words: Sequence[str]) -> None:
     """Raise unless `keylane` followed by these words is something it takes."""
-    command: Any = get_command(app)
+    command = keylane()
     rest = list(words)
     name = "keylane"
     while isinstance(command, TyperGroup):
@@ -31,7 +38,7 @@ def parse(words: Sequence[str]) -> None:
 
 def commands() -> dict[str, Any]:
     """Every command by its full name, such as `topic setup`."""
-    return dict(_commands(get_command(app), ()))
+    return dict(_commands(keylane(), ()))
 
 
 def _commands(command: Any, above: tuple[str, ...]) -> Iterator[tuple[str, Any]]:

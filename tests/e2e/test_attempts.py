@@ -50,6 +50,7 @@ async def everything_ends(stage: Stage, receiver: VerifyingReceiver) -> None:
     await until(is_done, 90.0)
 
 
+@pytest.mark.long
 async def test_every_event_gets_its_attempts_exactly_while_workers_join(
     make_stage: MakeStage,
 ) -> None:

@@ -59,29 +59,36 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
     run("stop", "--all")
 
 
-def test_brokers_start_beside_each_other_tell_their_state_and_stop(broker: Broker) -> None:
-    first = started(broker("start", "--service-port", "0", "--admin-port", "0", "--json"))
-    second = started(broker("start", "--service-port", "0", "--admin-port", "0", "--json"))
+def test_a_broker_starts_in_the_background_tells_its_state_and_stops(broker: Broker) -> None:
+    told = started(broker("start", "--service-port", "0", "--admin-port", "0", "--json"))
 
-    assert is_healthy(admin_port(first))
-    assert is_healthy(admin_port(second))
-    status = broker("status", "--json")
-    assert status.returncode == 0
-    urls = {told["service_url"] for told in json.loads(status.stdout)["brokers"]}
-    assert urls == {first["service_url"], second["service_url"]}
+    assert is_healthy(admin_port(told))
+    assert running(broker) == {told["service_url"]}
 
-    stopped = broker("stop", "--service-port", str(service_port(first)))
+    stopped = broker("stop", "--service-port", str(service_port(told)))
     assert stopped.returncode == 0
-    assert f"port {service_port(first)} is stopped" in stopped.stdout
-    assert ProcessIdentity.of(first["pid"]) is None
-    assert not Path(first["data_dir"]).exists()
-    assert is_healthy(admin_port(second))
-
-    assert broker("stop", "--all").returncode == 0
-    assert ProcessIdentity.of(second["pid"]) is None
+    assert f"port {service_port(told)} is stopped" in stopped.stdout
+    assert ProcessIdentity.of(told["pid"]) is None
+    assert not Path(told["data_dir"]).exists()
     assert broker("status").returncode == UNAVAILABLE
     again = broker("stop", "--all")
     assert (again.returncode, again.stdout) == (0, "No local broker is running.\n")
+
+
+@pytest.mark.long
+def test_brokers_start_beside_each_other_and_stop_one_by_one_or_all(broker: Broker) -> None:
+    brokers = [
+        started(broker("start", "--service-port", "0", "--admin-port", "0", "--json"))
+        for _ in range(3)
+    ]
+    assert running(broker) == {told["service_url"] for told in brokers}
+
+    broker("stop", "--service-port", str(service_port(brokers[0])))
+    assert ProcessIdentity.of(brokers[0]["pid"]) is None
+    assert all(is_healthy(admin_port(told)) for told in brokers[1:])
+
+    assert broker("stop", "--all").returncode == 0
+    assert [ProcessIdentity.of(told["pid"]) for told in brokers] == [None] * 3
 
 
 @pytest.mark.long
@@ -222,6 +229,12 @@ def talking(command: list[str]) -> subprocess.Popen[bytes]:
 def words(text: str) -> str:
     """Without the line breaks of a terminal, nor the frame that an error may have."""
     return " ".join(text.replace("│", " ").split())
+
+
+def running(broker: Broker) -> set[str]:
+    status = broker("status", "--json")
+    assert status.returncode == 0
+    return {told["service_url"] for told in json.loads(status.stdout)["brokers"]}
 
 
 def started(run: subprocess.CompletedProcess[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tests.judge import Numbered
 from tests.stage import FULL, MakeStage
 from tests.waiting import until
 
-pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real_broker, pytest.mark.long, pytest.mark.timeout(300)]
 
 USERS = [f"user-{number}" for number in range(100)]
 #: Between two events of a user: each is known when the next one comes.

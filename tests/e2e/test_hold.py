@@ -12,7 +12,7 @@ from tests.stage import FULL, MakeStage, Stage
 from tests.verifying import OK, Answer, VerifyingReceiver
 from tests.waiting import until
 
-pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.real_broker, pytest.mark.long, pytest.mark.timeout(180)]
 
 USERS = [f"user-{number}" for number in range(100)]
 FAILING = USERS[::20]
@@ -83,7 +83,6 @@ async def test_held_users_delay_nobody_and_go_on_in_order_after_a_redrive(
     assert listed["dead_letters"] == 0, listed
 
 
-@pytest.mark.long
 async def test_what_comes_for_a_held_user_is_kept_by_the_broker_and_not_by_the_worker(
     make_stage: MakeStage,
 ) -> None:

@@ -148,13 +148,8 @@ def accepted(clients: list[Client]) -> int:
     return sum(len(client.accepted) for client in clients)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        pytest.param((), id="plain"),
-        pytest.param(("--deduplicate",), id="deduplicating", marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("options", [(), ("--deduplicate",)], ids=["plain", "deduplicating"])
 async def test_a_killed_broker_loses_nothing_and_reorders_nothing(
     make_stage: MakeStage, own_broker: LocalBroker, options: tuple[str, ...]
 ) -> None:

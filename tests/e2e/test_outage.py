@@ -83,6 +83,7 @@ async def test_users_that_always_fail_are_no_outage(make_stage: MakeStage) -> No
     assert set(Counter(a.user for a in receiver.book.attempts).values()) == {2}
 
 
+@pytest.mark.long
 async def test_a_destination_that_answers_410_keeps_its_backlog_until_it_is_resumed(
     make_stage: MakeStage,
 ) -> None:

@@ -76,6 +76,7 @@ async def test_after_a_pause_is_confirmed_no_attempt_starts_even_over_a_restart(
     assert await stage.backlog("crm") == 0
 
 
+@pytest.mark.long
 async def test_stuck_users_are_seen_and_decided_on_while_others_go_on(
     make_stage: MakeStage,
 ) -> None:

@@ -35,7 +35,7 @@ from tests.stage import MakeStage, Stage
 from tests.verifying import Answer, Plan, VerifyingReceiver, accept_all
 from tests.waiting import until
 
-pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.real_broker, pytest.mark.long, pytest.mark.timeout(240)]
 
 OTHERS = [f"user-{number}" for number in range(1, 9)]
 #: So often that what a command took from under a worker is missed soon.
@@ -100,7 +100,6 @@ def assert_undisturbed(worker: Process, workers: int) -> None:
 # What takes events away
 
 
-@pytest.mark.long
 async def test_only_what_was_skipped_expired_or_cleared_is_missing_and_a_rewind_brings_it_back(
     make_stage: MakeStage,
 ) -> None:
@@ -153,7 +152,6 @@ async def test_only_what_was_skipped_expired_or_cleared_is_missing_and_a_rewind_
     assert_undisturbed(worker, 2)
 
 
-@pytest.mark.long
 async def test_a_worker_that_is_full_works_on_what_was_cleared_until_the_topic_is_unloaded(
     make_stage: MakeStage,
 ) -> None:
@@ -192,7 +190,6 @@ async def test_a_worker_that_is_full_works_on_what_was_cleared_until_the_topic_i
 # What sends events again
 
 
-@pytest.mark.long
 async def test_peek_and_unload_lose_nothing_and_a_rewind_delivers_all_once_more_in_order(
     make_stage: MakeStage,
 ) -> None:

@@ -93,6 +93,7 @@ async def test_a_second_signal_aborts(make_stage: MakeStage) -> None:
     assert_kept(receiver.book, ledger, cut_at=(aborted_at,))
 
 
+@pytest.mark.long
 async def test_a_killed_worker_loses_nothing_and_reorders_nobody(make_stage: MakeStage) -> None:
     stage = await make_stage("crm", partitions=3)
     receiver = await stage.receive(VerifyingReceiver(fail_share(0.1, seed=3, delay_s=0.01)))

@@ -205,6 +205,7 @@ def test_settings_are_read_again_in_memory(start: Start, tmp_path: Path) -> None
     assert up.wait() == DONE, up.stderr
 
 
+@pytest.mark.long
 @pytest.mark.real_broker
 def test_each_process_reads_settings_again_and_a_killed_one_starts_with_those_of_now(
     start: Start, tmp_path: Path
