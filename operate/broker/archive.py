@@ -39,6 +39,10 @@ class ClassArchive:
         digest = hashlib.sha256(f"{self.home} {self.java_home}".encode()).hexdigest()[:16]
         return cache_dir() / "classes" / f"{digest}.jsa"
 
+    def is_possible(self) -> bool:
+        """Whether its path can be an option: Pulsar's script splits those at spaces."""
+        return not any(character.isspace() for character in str(self.file))
+
     def is_there(self) -> bool:
         """Whether there is one that was written since this Pulsar and this Java came here."""
         of = (self.home / "lib", self.java_home / "lib" / "modules")
@@ -49,10 +53,14 @@ class ClassArchive:
 
     def environment(self) -> dict[str, str]:
         """What keeps folders off the class path of `bin/pulsar`."""
+        if not self.is_possible():
+            return {}
         return {"PULSAR_LOG_CONF": str(self.file.parent / _NO_FOLDER / self._log_conf.name)}
 
     def options(self, data_dir: Path, *, writes: bool) -> str:
         """For Java: take the archive if there is one, or write one into `data_dir` at the end."""
+        if not self.is_possible():
+            return ""
         of_archive = f"-XX:SharedArchiveFile={self.file}" if self.is_there() else ""
         if writes:
             of_archive = f"-XX:ArchiveClassesAtExit={data_dir / _MADE}"

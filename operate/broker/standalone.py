@@ -73,8 +73,12 @@ class StandaloneRun:
         self._installation = Installation(home, find_java_home())
         self._plan = plan
         self._archive = self._installation.archive
-        # Who stops another process's broker is not to wait until one is written.
-        self.writes_archive = not (plan.outlives_owner or self._archive.is_there())
+        self.writes_archive = (
+            self._archive.is_possible()
+            and not self._archive.is_there()
+            # Who stops another process's broker is not to wait until one is written.
+            and not plan.outlives_owner
+        )
         self._came_up = False
         self._data_dir = path_without_spaces(plan.data_dir)
         self._log_file = self._data_dir / "broker.log"

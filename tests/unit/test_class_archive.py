@@ -84,6 +84,17 @@ async def test_a_broker_of_the_background_takes_one_but_its_stop_does_not_wait_f
     assert "-XX:SharedArchiveFile=" in after_another
 
 
+async def test_below_a_folder_with_a_space_there_is_none_and_the_broker_starts_as_ever(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home.parent / "my cache"))
+
+    options = [await play(home) for _ in range(2)]
+
+    assert not any("Archive" in words or "log4j" in words for words in options)
+    assert not (home.parent / "my cache").exists()
+
+
 def test_an_archive_of_before_an_update_does_not_count(home: Path, java_home: Path) -> None:
     archive = ClassArchive(home, java_home)
     (home.parent / "classes.jsa").write_text("classes")
