@@ -1,6 +1,7 @@
 # `make demo` runs the main job once, `make test` passes the tests. Every target sets up what it needs.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # Some two hundred processes of ours start in the tests: none should compile everything anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -17,13 +18,13 @@ dev: .venv/.dev-ready
 	@echo "setting up .venv (once)"
 	@$(PYTHON) -m venv .venv
 	@# The pip that comes with Python 3.11 takes twice as long for what follows.
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-pip.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(PIP) --require-hashes -r requirements-pip.txt
+	@$(PIP) --require-hashes -r requirements.txt
+	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
 .venv/.dev-ready: .venv/.run-ready requirements-dev.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(PIP) --require-hashes -r requirements-dev.txt
 	@touch $@
 
 demo: setup

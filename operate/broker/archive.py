@@ -9,14 +9,13 @@ the class path, it leaves alone.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copyfile
 from typing import Final
 
-from operate.broker.places import cache_dir
+from operate.broker.places import cache_dir, has_space, short_name
 
 #: Writing it takes some seconds on top of an orderly end.
 WRITTEN_WITHIN_S: Final = 60.0
@@ -36,12 +35,11 @@ class ClassArchive:
 
     @property
     def file(self) -> Path:
-        digest = hashlib.sha256(f"{self.home} {self.java_home}".encode()).hexdigest()[:16]
-        return cache_dir() / "classes" / f"{digest}.jsa"
+        return cache_dir() / "classes" / f"{short_name(f'{self.home} {self.java_home}')}.jsa"
 
-    def is_possible(self) -> bool:
-        """Whether its path can be an option: Pulsar's script splits those at spaces."""
-        return not any(character.isspace() for character in str(self.file))
+    def can_be_written(self) -> bool:
+        """Whether there is none yet, though its path could be one of Java's options."""
+        return not has_space(self.file) and not self.is_there()
 
     def is_there(self) -> bool:
         """Whether there is one that was written since this Pulsar and this Java came here."""
@@ -51,20 +49,20 @@ class ClassArchive:
         except OSError:
             return False
 
-    def environment(self) -> dict[str, str]:
-        """What keeps folders off the class path of `bin/pulsar`."""
-        if not self.is_possible():
-            return {}
-        return {"PULSAR_LOG_CONF": str(self.file.parent / _NO_FOLDER / self._log_conf.name)}
-
-    def options(self, data_dir: Path, *, writes: bool) -> str:
-        """For Java: take the archive if there is one, or write one into `data_dir` at the end."""
-        if not self.is_possible():
-            return ""
-        of_archive = f"-XX:SharedArchiveFile={self.file}" if self.is_there() else ""
+    def added_to(self, env: dict[str, str], data_dir: Path, *, writes: bool) -> dict[str, str]:
+        """`env` of a Pulsar that takes the archive, or writes one into `data_dir` when it ends."""
+        if has_space(self.file):
+            return env
+        log_conf = self.home / "conf" / "log4j2.yaml"
+        options = [env["PULSAR_EXTRA_OPTS"], f"-Dlog4j.configurationFile={log_conf}"]
         if writes:
-            of_archive = f"-XX:ArchiveClassesAtExit={data_dir / _MADE}"
-        return f"-Dlog4j.configurationFile={self._log_conf} {of_archive}"
+            options.append(f"-XX:ArchiveClassesAtExit={data_dir / _MADE}")
+        elif self.is_there():
+            options.append(f"-XX:SharedArchiveFile={self.file}")
+        return env | {
+            "PULSAR_EXTRA_OPTS": " ".join(options),
+            "PULSAR_LOG_CONF": str(self.file.parent / _NO_FOLDER / log_conf.name),
+        }
 
     def keep(self, data_dir: Path) -> None:
         """Take what Java has written into `data_dir`, if it has; appears whole or not at all."""
@@ -74,7 +72,3 @@ class ClassArchive:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self.file.parent) as beside:
                 copyfile(made, Path(beside) / _MADE).replace(self.file)
-
-    @property
-    def _log_conf(self) -> Path:
-        return self.home / "conf" / "log4j2.yaml"

@@ -17,7 +17,7 @@ from typing import Final
 
 from keylane.errors import MissingPiece
 from operate.broker.java import bundled_java_home
-from operate.broker.places import cache_dir
+from operate.broker.places import cache_dir, has_space
 
 Progress = Callable[[str], None]
 
@@ -47,7 +47,7 @@ def _usable(home: Path, variable: str) -> Path:
             f"{home} holds no Pulsar (bin/pulsar is missing): set {variable} to a folder of an"
             " unpacked Pulsar 4.0 distribution, or unset it."
         )
-    if any(character.isspace() for character in str(home)):
+    if has_space(home):
         raise MissingPiece(
             f"Pulsar's scripts do not run from a folder with a space in its path ({home}): set"
             f" {variable} to another one."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from pathlib import Path
 
 
@@ -23,11 +22,21 @@ def records_dir() -> Path:
     return state_dir() / "brokers"
 
 
+def has_space(path: Path) -> bool:
+    """Whether Pulsar's scripts would take `path` for several words."""
+    return any(character.isspace() for character in str(path))
+
+
+def short_name(of: str) -> str:
+    """A file's name for something longer; another thing has another one."""
+    return hashlib.sha256(of.encode()).hexdigest()[:16]
+
+
 def path_without_spaces(path: Path) -> Path:
     """`path`, or a link to it: Pulsar's scripts split their arguments at spaces."""
-    if not re.search(r"\s", str(path)):
+    if not has_space(path):
         return path
-    link = cache_dir() / "links" / hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    link = cache_dir() / "links" / short_name(str(path))
     link.parent.mkdir(parents=True, exist_ok=True)
     if not link.is_symlink():
         link.symlink_to(path)

@@ -60,11 +60,6 @@ class Installation:
             "PULSAR_LOG_DIR": str(data_dir / "logs"),
         }
 
-    @property
-    def archive(self) -> ClassArchive:
-        """Of its classes; need not be there yet."""
-        return ClassArchive(self.home, self.java_home.resolve())
-
 
 class StandaloneRun:
     """`bin/pulsar standalone` on one data folder."""
@@ -72,13 +67,9 @@ class StandaloneRun:
     def __init__(self, home: Path, plan: LaunchPlan) -> None:
         self._installation = Installation(home, find_java_home())
         self._plan = plan
-        self._archive = self._installation.archive
-        self.writes_archive = (
-            self._archive.is_possible()
-            and not self._archive.is_there()
-            # Who stops another process's broker is not to wait until one is written.
-            and not plan.outlives_owner
-        )
+        self._archive = ClassArchive(home, self._installation.java_home.resolve())
+        # Who stops another process's broker is not to wait until one is written.
+        self.writes_archive = not plan.outlives_owner and self._archive.can_be_written()
         self._came_up = False
         self._data_dir = path_without_spaces(plan.data_dir)
         self._log_file = self._data_dir / "broker.log"
@@ -160,9 +151,7 @@ class StandaloneRun:
 
     def _environment(self) -> dict[str, str]:
         env = self._installation.environment(self._data_dir, MEMORY, self._plan.java_flags)
-        options = self._archive.options(self._data_dir, writes=self.writes_archive)
-        env["PULSAR_EXTRA_OPTS"] += f" {options}"
-        return env | self._archive.environment()
+        return self._archive.added_to(env, self._data_dir, writes=self.writes_archive)
 
     def _write_command(self) -> list[str]:
         home, data = self._installation.home, self._data_dir
