@@ -1,42 +1,109 @@
-"""The broker that the tests of a run share.
+"""The broker that all tests of a run share, in however many processes they run.
 
-`KEYLANE_TEST_SERVICE_URL` and `KEYLANE_TEST_ADMIN_URL` name one that runs already; else one is
-started, and ends with the run. There is no skipping: without a broker these tests fail.
+`KEYLANE_TEST_SERVICE_URL` and `KEYLANE_TEST_ADMIN_URL` name one that runs already; else the first
+process that needs one starts it, and ends it when no other uses it any more. There is no skipping:
+without a broker these tests fail.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final
 
 import pytest
 
 from operate.broker.local import LocalBroker, LocalBrokerOptions, start_local_broker
 from operate.broker.places import cache_dir
+from operate.broker.process import ProcessIdentity
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
-    """Where the shared broker is. `started` is the broker itself, `None` for a given one."""
+    """Where a broker is.
+
+    `pid` is that of a Java which a process of this run has started, `started` is the broker itself
+    if this process did.
+    """
 
     service_url: str
     admin_url: str
+    pid: int | None = None
     started: LocalBroker | None = None
+
+    @classmethod
+    def of(cls, broker: LocalBroker) -> BrokerAddress:
+        identity = broker.run.identity
+        pid = identity.pid if isinstance(identity, ProcessIdentity) else None
+        return cls(broker.service_url, broker.admin_url, pid, broker)
+
+
+class SharedBroker:
+    """One broker for all processes that name the same folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._address = folder / "broker.json"
+        self._starting = (folder / "broker.starting").open("w")
+        self._using = (folder / "broker.using").open("w")
+        self._started: LocalBroker | None = None
+
+    def address(self) -> BrokerAddress:
+        """Where it is; starts it if it does not run yet, or any more."""
+        fcntl.flock(self._starting, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self._using, fcntl.LOCK_SH)
+            if self._address.exists():
+                return BrokerAddress(**json.loads(self._address.read_text()))
+            return self._start()
+        finally:
+            fcntl.flock(self._starting, fcntl.LOCK_UN)
+
+    def _start(self) -> BrokerAddress:
+        self._started = _start_quickly()
+        address = BrokerAddress.of(self._started)
+        if self._started.admin_tool() is not None:
+            self._address.write_text(json.dumps(asdict(replace(address, started=None))))
+        else:  # a container's, which only who has started it can run: everybody has one of his own
+            fcntl.flock(self._using, fcntl.LOCK_UN)
+        return address
+
+    def leave(self) -> None:
+        """End it if it was started here, as soon as nobody else uses it."""
+        if self._started:
+            fcntl.flock(self._using, fcntl.LOCK_EX)
+            self._address.unlink(missing_ok=True)
+            self._started.stop()
+        self._using.close()
+        self._starting.close()
+
+
+_SHARED: Final = pytest.StashKey[SharedBroker]()
 
 
 @pytest.fixture(scope="session")
-def local_broker() -> Iterator[BrokerAddress]:
+def local_broker(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> BrokerAddress:
     """The shared broker; each test takes a topic of its own."""
     service_url = os.environ.get("KEYLANE_TEST_SERVICE_URL")
     admin_url = os.environ.get("KEYLANE_TEST_ADMIN_URL")
     if service_url and admin_url:
-        yield BrokerAddress(service_url, admin_url)
-        return
-    with _start_quickly() as broker:
-        yield BrokerAddress(broker.service_url, broker.admin_url, broker)
+        return BrokerAddress(service_url, admin_url)
+    of_process = tmp_path_factory.getbasetemp()
+    of_run = of_process.parent if "PYTEST_XDIST_WORKER" in os.environ else of_process
+    shared = pytestconfig.stash[_SHARED] = SharedBroker(of_run)
+    return shared.address()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Not the end of a fixture: others' tests would have to end in the time of this one's last."""
+    if shared := session.config.stash.get(_SHARED, None):
+        shared.leave()
 
 
 @pytest.fixture(scope="session")

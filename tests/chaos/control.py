@@ -26,7 +26,7 @@ async def control_arm(broker: LocalBroker, folder: Path, seed: int) -> Row:
     """Deliver by plain negative acknowledgement; wrong is if that keeps the order."""
     began_at = time.monotonic()
     row = Row(NAME, seed)
-    address = BrokerAddress(broker.service_url, broker.admin_url, broker)
+    address = BrokerAddress.of(broker)
     stage = Stage(address, folder, PARTITIONS)
     try:
         await stage.set_up(DESTINATION)

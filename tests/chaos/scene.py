@@ -114,7 +114,7 @@ def _plan(seed: int, scene: list[Scene]) -> Plan:
 @contextlib.asynccontextmanager
 async def set_up(broker: LocalBroker, folder: Path, seed: int, pace: Pace) -> AsyncIterator[Scene]:
     """Everything that is put to the test, ready and without traffic; it all ends with this."""
-    address = BrokerAddress(broker.service_url, broker.admin_url, broker)
+    address = BrokerAddress.of(broker)
     stage = Stage(address, folder, PARTITIONS)
     scenes: list[Scene] = []
     try:

@@ -46,7 +46,7 @@ async def refusal(url: str) -> tuple[int, str, float]:
 async def test_both_sides_recover_by_themselves_when_the_broker_is_back(
     make_stage: MakeStage, own_broker: LocalBroker
 ) -> None:
-    address = BrokerAddress(own_broker.service_url, own_broker.admin_url, own_broker)
+    address = BrokerAddress.of(own_broker)
     stage = await make_stage("crm", partitions=3, broker=address)
     receiver = await stage.receive(VerifyingReceiver(fail_share(0.1, seed=5, delay_s=0.01)))
     env = {"KEYLANE_INGEST__SEND_DEADLINE_S": str(SEND_DEADLINE_S)}

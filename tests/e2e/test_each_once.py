@@ -125,7 +125,7 @@ async def test_without_a_kill_each_channel_gets_each_event_exactly_once(
 async def test_what_was_delivered_before_broker_and_worker_were_killed_is_not_delivered_again(
     make_stage: MakeStage, own_broker: LocalBroker, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    address = BrokerAddress(own_broker.service_url, own_broker.admin_url, own_broker)
+    address = BrokerAddress.of(own_broker)
     stage = await make_stage("crm", broker=address)
     receiver = await stage.receive(VerifyingReceiver(lambda _: Answer(delay_s=0.005)))
     config = configured(

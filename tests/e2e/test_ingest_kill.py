@@ -153,7 +153,7 @@ def accepted(clients: list[Client]) -> int:
 async def test_a_killed_broker_loses_nothing_and_reorders_nothing(
     make_stage: MakeStage, own_broker: LocalBroker, options: tuple[str, ...]
 ) -> None:
-    address = BrokerAddress(own_broker.service_url, own_broker.admin_url, own_broker)
+    address = BrokerAddress.of(own_broker)
     stage = await make_stage("crm", partitions=PARTITIONS, broker=address)
     env = {"KEYLANE_INGEST__SEND_DEADLINE_S": "3"}
     ingest = await stage.ingest(*options, env=env)

@@ -1,0 +1,103 @@
+"""One broker for all processes of a test run, which ends with the last that uses it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import brokers
+from tests.brokers import SharedBroker
+from tests.waiting import until
+
+
+@dataclass
+class Started:
+    """A broker that is not there, of which all is known that is asked for."""
+
+    number: int
+    tool: Path | None
+    run: Any = field(default_factory=type("Run", (), {"identity": None}))
+    is_stopped: bool = False
+
+    @property
+    def service_url(self) -> str:
+        return f"pulsar://{self.number}"
+
+    admin_url = "http://nowhere"
+
+    def admin_tool(self) -> Path | None:
+        return self.tool
+
+    def stop(self) -> None:
+        self.is_stopped = True
+
+
+class Machine:
+    """Where brokers are started."""
+
+    def __init__(self) -> None:
+        self.started: list[Started] = []
+        self.tool: Path | None = Path("pulsar-admin")
+
+    def start(self) -> Started:
+        self.started.append(Started(len(self.started), self.tool))
+        return self.started[-1]
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    machine = Machine()
+    monkeypatch.setattr(brokers, "_start_quickly", machine.start)
+    return machine
+
+
+async def test_who_comes_second_takes_the_broker_of_the_first_who_waits_for_him_at_the_end(
+    machine: Machine, tmp_path: Path
+) -> None:
+    first, second = SharedBroker(tmp_path), SharedBroker(tmp_path)
+
+    assert first.address().service_url == "pulsar://0"
+    assert second.address().service_url == "pulsar://0"
+    with ThreadPoolExecutor() as pool:
+        leaving = pool.submit(first.leave)
+        assert not wait([leaving], 0.2).done
+        assert not machine.started[0].is_stopped
+        second.leave()
+        await until(leaving.done, 5)
+    assert machine.started[0].is_stopped
+
+
+async def test_who_comes_when_it_is_about_to_end_keeps_it_and_who_comes_afterwards_starts_another(
+    machine: Machine, tmp_path: Path
+) -> None:
+    first, second, third, fourth = (SharedBroker(tmp_path) for _ in range(4))
+    first.address()
+    second.address()
+
+    with ThreadPoolExecutor() as pool:
+        leaving = pool.submit(first.leave)
+        assert third.address().service_url == "pulsar://0"
+        second.leave()
+        assert not machine.started[0].is_stopped
+        third.leave()
+        await until(leaving.done, 5)
+
+    assert fourth.address().service_url == "pulsar://1"
+    fourth.leave()
+    assert [broker.is_stopped for broker in machine.started] == [True, True]
+
+
+def test_of_containers_each_has_its_own_and_nobody_waits(machine: Machine, tmp_path: Path) -> None:
+    machine.tool = None
+    first, second = SharedBroker(tmp_path), SharedBroker(tmp_path)
+
+    assert first.address().service_url == "pulsar://0"
+    assert second.address().service_url == "pulsar://1"
+    first.leave()
+    second.leave()
+
+    assert [broker.is_stopped for broker in machine.started] == [True, True]
