@@ -41,7 +41,6 @@ check: dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/mypy tests bench
 	@$(BIN)/lint-imports
 
 format: dev

@@ -71,7 +71,7 @@ async def serve_until_signalled(
                 log.info("ingest.stopping")
         finally:
             await _close(broker)
-            log.info("ingest.stopped")
+        log.info("ingest.stopped")
     return _INTERRUPTED if abort.is_set() else _DONE
 
 

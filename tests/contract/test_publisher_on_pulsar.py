@@ -271,6 +271,7 @@ async def test_a_name_that_is_taken_is_told(broker: PulsarBroker, topic: str) ->
         await broker.publisher(topic, name="ingest-0", deduplicate=True)
 
 
+@pytest.mark.long
 async def test_a_killed_brokers_messages_are_stored_once_each_and_in_order(
     own_broker: LocalBroker,
 ) -> None:

@@ -204,6 +204,7 @@ async def test_a_destination_that_is_added_later_begins_at_the_earliest_event(
     await until(lambda: got == [b"0", b"1", b"2", b"3", b"4"], saying=lambda: got)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(60)
 async def test_the_broker_does_not_stop_at_50_000_unacknowledged_events(
     admin: PulsarAdmin, pulsar: PulsarBroker, topic: str

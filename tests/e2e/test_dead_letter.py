@@ -91,6 +91,7 @@ async def test_an_event_is_dead_lettered_after_its_attempts_and_the_next_one_fol
         assert said in shown
 
 
+@pytest.mark.long
 async def test_a_rejected_event_is_dead_lettered_after_one_attempt(make_stage: MakeStage) -> None:
     stage = await make_stage("crm")
 

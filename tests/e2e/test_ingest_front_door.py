@@ -152,22 +152,3 @@ async def test_it_serves_https(make_stage: MakeStage, tmp_path: Path) -> None:
         http.post(url, json=EVENT) as answer,
     ):
         assert answer.status == 202
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--host", "0.0.0.0"], "keylane keys create"),
-        (["--host", "0.0.0.0", "--workers", "2"], "keylane keys create"),
-        (["--keys-file", "nowhere.json"], "nowhere.json"),
-        (["--idempotency-store", "mysql://here"], "--idempotency-store"),
-    ],
-)
-async def test_what_would_be_unsafe_or_broken_is_refused_at_the_start(
-    make_stage: MakeStage, options: list[str], said: str
-) -> None:
-    stage = await make_stage("crm")
-    ingest = stage.run("ingest", "--port", "0", *options)
-
-    assert await ingest.exited(20.0) == 78
-    assert said in ingest.tail()

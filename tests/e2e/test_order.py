@@ -48,6 +48,7 @@ async def test_200_users_stay_in_order_over_three_workers_while_every_tenth_atte
     assert await stage.backlog("crm") == 0
 
 
+@pytest.mark.long
 async def test_plain_negative_acknowledgement_reorders_the_same_events(
     make_stage: MakeStage,
 ) -> None:

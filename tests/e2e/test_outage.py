@@ -69,6 +69,7 @@ async def test_an_outage_costs_no_attempts_and_nobody_elses_time(
     assert healthy_meanwhile[0] < 3.0
 
 
+@pytest.mark.long
 async def test_users_that_always_fail_are_no_outage(make_stage: MakeStage) -> None:
     stage = await make_stage("crm")
     receiver = await stage.receive(VerifyingReceiver(lambda _: Answer(500)))

@@ -24,6 +24,7 @@ async def readiness(worker: Process) -> tuple[int, str]:
         return answer.status, await answer.text()
 
 
+@pytest.mark.long
 async def test_at_the_threshold_the_worker_says_so_loses_nothing_and_goes_on_by_itself(
     make_stage: MakeStage,
 ) -> None:

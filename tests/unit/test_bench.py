@@ -267,6 +267,7 @@ class TestServers:
 
         assert arm.event_rates[0] > 0
 
+    @pytest.mark.long
     def test_two_processes_share_one_port(self, stage: Stage) -> None:
         with stage.memory_ingest(2) as server:
             server.url()
@@ -283,6 +284,7 @@ class TestServers:
         assert server.pid not in busy
         assert arm.event_rates[0] > 0
 
+    @pytest.mark.long
     def test_growth_puts_in_every_event_once(self, stage: Stage) -> None:
         with stage.memory_ingest(forgets=True) as plain, stage.memory_ingest() as with_ids:
             figures = Growth(stage, plain, with_ids).run()

@@ -163,6 +163,11 @@ def test_toml_keeps_names_and_strings_apart_from_its_own_marks() -> None:
         (["nonsense"], {}, 2, "No such command"),
         (["dispatch"], {}, 2, "Missing argument"),
         (["dispatch", "crm", "--workers", "many"], {}, 2, "--workers"),
+        # Refused before a broker is asked for anything.
+        (["ingest", "--host", "0.0.0.0"], {}, 78, "keylane keys create"),
+        (["ingest", "--host", "0.0.0.0", "--workers", "2"], {}, 78, "keylane keys create"),
+        (["ingest", "--keys-file", "nowhere.json"], {}, 78, "nowhere.json"),
+        (["ingest", "--idempotency-store", "mysql://here"], {}, 78, "--idempotency-store"),
     ],
 )
 def test_an_error_is_a_clear_message_and_an_exit_code(
