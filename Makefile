@@ -33,9 +33,9 @@ demo: setup
 up: setup
 	@$(BIN)/keylane up
 
-# In two processes, each with a broker of its own; a file's tests stay together.
+# Many tests wait for most of their time: three processes keep two cores busy. They share a broker.
 test: check
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 check: dev
 	@$(BIN)/ruff check .

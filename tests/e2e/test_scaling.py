@@ -18,12 +18,12 @@ BACKOFF = ["--backoff-min", "0.5", "--backoff-max", "0.5", "--jitter", "0"]
 BACKOFF_S = 0.5
 #: A key that moves is found out after 2 s of receiving; the rest is for a busy machine.
 STALL_S = BACKOFF_S + 9.5
-#: Between two events of a user. Three quarters of what one worker can do: one that has more than it
-#: can do does not always receive, and so finds out later.
+#: Between two events of a user. At full size three quarters of what one worker can do: one that has
+#: more than it can do does not always receive, and so finds out later.
 PERIOD_S = 0.8
-#: How much is delivered while workers come and go: 20,000 events or more at full size.
-SCALE = 8 if FULL else 1
 USERS = [f"user-{number}" for number in range(200)]
+#: How many events of a user are delivered while workers come and go; 20,000 or more at full size.
+SCALE = 8 if FULL else 1
 
 
 @pytest.mark.long
@@ -47,15 +47,16 @@ async def test_workers_join_and_leave_under_load_while_heads_fail(make_stage: Ma
     receiver = await stage.receive(VerifyingReceiver(fail_heads(1, every=5, delay_s=LATENCY_S)))
     ledger = await stage.ledger()
     is_enough = asyncio.Event()
-    feeding = asyncio.create_task(ledger.keep_posting(USERS, is_enough, every_s=PERIOD_S))
+    users = USERS if FULL else USERS[:100]
+    feeding = asyncio.create_task(ledger.keep_posting(users, is_enough, every_s=PERIOD_S))
     to = ["crm", receiver.url, "--concurrency", "8", *BACKOFF]
 
     staying = await stage.dispatch(*to)
-    await receiver.delivers(600 * SCALE, 20.0 * SCALE)
+    await receiver.delivers(3 * len(users) * SCALE, 20.0 * SCALE)
     joined = await asyncio.gather(*(stage.dispatch(*to) for _ in range(3)))
-    await receiver.delivers(len(receiver.book.delivered) + 1_000 * SCALE, 20.0 * SCALE)
+    await receiver.delivers(len(receiver.book.delivered) + 5 * len(users) * SCALE, 20.0 * SCALE)
     assert set(await asyncio.gather(*(worker.stop() for worker in joined[:2]))) == {0}
-    await receiver.delivers(len(receiver.book.delivered) + 500 * SCALE, 20.0 * SCALE)
+    await receiver.delivers(len(receiver.book.delivered) + 3 * len(users) * SCALE, 20.0 * SCALE)
     is_enough.set()
     await feeding
     await receiver.delivers(len(ledger.promised), 30.0 * SCALE)

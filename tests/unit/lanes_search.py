@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -9,9 +10,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass
 from itertools import islice
 from types import FrameType
+from typing import Final
 
 from tests.unit.schedules import draw_schedule, run_schedule
 
+#: Processes at a time; where tests run beside each other, these leave the other cores to those.
+AT_ONCE: Final = 1 if "PYTEST_XDIST_WORKER" in os.environ else os.cpu_count() or 1
 #: Seeds that one process looks through before it reports.
 BATCH = 250
 #: The longest schedules take a tenth of a second.

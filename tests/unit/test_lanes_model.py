@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -12,7 +10,7 @@ from typing_extensions import override
 
 from tests.unit import lanes_faults
 from tests.unit.lanes_ending import check_silence, drain
-from tests.unit.lanes_search import search
+from tests.unit.lanes_search import AT_ONCE, search
 from tests.unit.lanes_setting import Gated, Setting
 from tests.unit.lanes_world import World
 from tests.unit.schedules import HOLDING, PASSING, SPARING, run_schedule
@@ -159,25 +157,25 @@ TestNarrowLanes.settings = _PROFILE
 
 @pytest.mark.timeout(600)
 def test_the_promises_hold_in_every_schedule() -> None:
-    found = search(range(PLAIN), os.cpu_count() or 1)
+    found = search(range(PLAIN), AT_ONCE)
     assert found is None, f"python -m tests.unit.schedules --shrink --seed {found.seed}"
 
 
 @pytest.mark.timeout(600)
 def test_they_hold_while_attempts_do_not_count_and_users_are_slow() -> None:
-    found = search(range(SPARING, SPARING + OTHERS), os.cpu_count() or 1)
+    found = search(range(SPARING, SPARING + OTHERS), AT_ONCE)
     assert found is None, f"python -m tests.unit.schedules --shrink --seed {found.seed}"
 
 
 @pytest.mark.timeout(600)
 def test_nobody_who_is_held_is_attempted_wherever_his_events_go() -> None:
-    found = search(range(HOLDING, HOLDING + OTHERS), os.cpu_count() or 1)
+    found = search(range(HOLDING, HOLDING + OTHERS), AT_ONCE)
     assert found is None, f"python -m tests.unit.schedules --shrink --seed {found.seed}"
 
 
 @pytest.mark.timeout(600)
 def test_they_hold_where_events_need_no_lane() -> None:
-    found = search(range(PASSING, PASSING + OTHERS), os.cpu_count() or 1)
+    found = search(range(PASSING, PASSING + OTHERS), AT_ONCE)
     assert found is None, f"python -m tests.unit.schedules --shrink --seed {found.seed}"
 
 

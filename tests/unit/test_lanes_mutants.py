@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
+from tests.unit.lanes_search import AT_ONCE
 from tests.unit.mutant import ROOT, SEEDS, Mutant, outcome_of
 from tests.unit.mutants import MUTANTS
 
@@ -16,8 +16,8 @@ Outcomes = dict[str, Future[str]]
 
 @pytest.fixture(scope="module")
 def outcomes() -> Iterator[Outcomes]:
-    """All of them, as many at a time as there are cores."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    """All of them."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         yield {mutant.name: pool.submit(outcome_of, mutant) for mutant in MUTANTS}
         pool.shutdown(cancel_futures=True)
 
