@@ -88,7 +88,7 @@ def test_a_demo_that_must_have_a_real_broker_fails_without_one(start: Start) -> 
     [
         pytest.param("Starting Apache Pulsar", True, signal.SIGINT),
         pytest.param("starting ingest", False, signal.SIGTERM, marks=pytest.mark.long),
-        pytest.param("9 events accepted", True, signal.SIGINT),
+        pytest.param("9 events accepted", True, signal.SIGINT, marks=pytest.mark.long),
         pytest.param("stopping the broker", False, signal.SIGINT, marks=pytest.mark.long),
     ],
 )
