@@ -11,7 +11,7 @@ from tests.brokers import BrokerAddress
 from tests.judge import Wrong
 from tests.ledger import as_sent, sequence
 from tests.processes import Process, status_of
-from tests.stage import MakeStage
+from tests.stage import FULL, MakeStage
 from tests.verifying import VerifyingReceiver, fail_share
 from tests.waiting import until
 
@@ -20,6 +20,8 @@ pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(180)]
 
 USERS = [f"user-{number}" for number in range(50)]
 SEND_DEADLINE_S = 3.0
+#: Between two events of a user.
+EVERY_S = 0.05 if FULL else 0.2
 
 
 async def is_ready(process: Process, expected: int, within_s: float) -> None:
@@ -61,7 +63,7 @@ async def test_both_sides_recover_by_themselves_when_the_broker_is_back(
     # Requests are on their way while the broker goes, while it is away, and when it is back.
     is_enough = asyncio.Event()
     posting = asyncio.create_task(
-        ledger.keep_posting(USERS, is_enough, every_s=0.05, first=41, batch=10)
+        ledger.keep_posting(USERS, is_enough, every_s=EVERY_S, first=41, batch=10)
     )
     await until(lambda: len(ledger.promised) > len(before))
     await asyncio.to_thread(own_broker.terminate)

@@ -30,7 +30,7 @@ from tests.waiting import until
 pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(120)]
 
 USERS = [f"user-{number}" for number in range(50)]
-EACH = 200 if FULL else 60
+EACH = 200 if FULL else 30
 
 
 def told(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:

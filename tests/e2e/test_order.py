@@ -13,7 +13,7 @@ from tests.verifying import VerifyingReceiver, fail_share
 pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(600 if FULL else 90)]
 
 USERS = [f"user-{number}" for number in range(200)]
-EVENTS_EACH = 100 if FULL else 25
+EVENTS_EACH = 100 if FULL else 15
 EVENTS = sequence(USERS, EVENTS_EACH)
 WITHIN_S = 300.0 if FULL else 45.0
 FAILING = fail_share(0.1, seed=7)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.ledger import sequence
 from tests.processes import Process
-from tests.stage import MakeStage, assert_kept
+from tests.stage import FULL, MakeStage, assert_kept
 from tests.verifying import Answer, VerifyingReceiver, fail_share
 from tests.waiting import until
 
@@ -56,7 +56,7 @@ async def test_ingest_that_is_stopped_answers_who_is_inside_and_ends_with_0(
     receiver = await stage.receive(VerifyingReceiver())
     ingest, other = await asyncio.gather(stage.ingest(), stage.ingest())
     ledger = stage.ledger_of(ingest)
-    events = sequence(USERS, 200)
+    events = sequence(USERS, 200 if FULL else 60)
     posting = asyncio.create_task(ledger.post(events))
     await until(lambda: bool(ledger.promised))
 

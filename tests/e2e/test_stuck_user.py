@@ -8,7 +8,7 @@ from tests.verifying import VerifyingReceiver, fail_user
 
 pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(120)]
 
-EVENTS_EACH = 2_000 if FULL else 600
+EVENTS_EACH = 2_000 if FULL else 300
 OTHERS = [f"user-{number}" for number in range(2, 6)]
 
 
