@@ -146,14 +146,22 @@ class LocalBroker:
     def resume(self) -> None:
         self.run.send(signal.SIGCONT)
 
-    def restart(self) -> None:
-        """Bring it back on the same ports and data; ends it first if it still runs."""
+    def restart(self) -> list[tuple[float, float]]:
+        """Bring it back on the same ports and data; ends it first if it still runs.
+
+        Returns when it was ended again though it was healthy, because it fought itself: from and to
+        on the monotonic clock, in seconds. Clients may have been connected to it.
+        """
+        ended: list[tuple[float, float]] = []
         for _ in range(_STARTS_AFTER_A_KILL):
+            began_at = time.monotonic()
             self.run.halt()
+            ended.append((began_at, time.monotonic()))
             self.run.launch()
             self.wait_healthy()
             if not self.fights_itself():
-                return
+                break
+        return ended[1:]
 
     def fights_itself(self) -> bool:
         """Whether it is healthy, but busy with a lock that a killed one left behind.

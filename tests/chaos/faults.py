@@ -70,11 +70,13 @@ async def _broker_goes(
             for sender in at_hand
             for partition in range(PARTITIONS)
         ]
+        ended = [(began_at, gone_at)]
         try:
-            await asyncio.to_thread(scene.broker.restart)
+            ended += await asyncio.to_thread(scene.broker.restart)
         finally:
             back_at = time.monotonic()
-            scene.cuts.append(Cut(None, began_at, began_at, gone_at, unsaved_s, back_at))
+            # One that fights itself stores nothing, but workers may have delivered what it sent.
+            scene.cuts += [Cut(None, at, at, to, unsaved_s, back_at) for at, to in ended]
             found_within_s = min(back_at - began_at, _FOUND_WITHIN_S)
             scene.troubled.append((began_at, back_at + found_within_s))
 

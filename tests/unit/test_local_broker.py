@@ -5,6 +5,7 @@ import stat
 import subprocess
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -151,9 +152,15 @@ def test_a_broker_that_comes_back_and_fights_over_a_dead_ones_lock_is_started_ag
     broker = LocalBroker(run, PORTS, DataFolder(tmp_path, True))
     monkeypatch.setattr(broker, "wait_healthy", lambda: None)
 
-    broker.restart()
+    began_at = time.monotonic()
+
+    ended_again = broker.restart()
 
     assert run.did == ["halt", "launch"] * starts
+    # Whoever judges what was delivered has to know when it went away once more.
+    assert len(ended_again) == starts - 1
+    moments = [began_at, *(moment for span in ended_again for moment in span), time.monotonic()]
+    assert moments == sorted(moments)
 
 
 # Ports

@@ -207,9 +207,10 @@ def test_what_is_no_element_comes_out_with_its_fault(data: bytes, faults: dict[i
 
 
 def test_what_a_long_element_takes_to_read_grows_with_its_length_not_its_square() -> None:
-    short, long = (min(cost_of_an_element(pieces) for _ in range(3)) for pieces in (10, 40))
+    # Eight times as long would take 64 times as long. A busy machine can only make it look worse.
+    grown = [cost_of_an_element(160) / cost_of_an_element(20) for _ in range(5)]
 
-    assert long < 8 * short
+    assert min(grown) < 24
 
 
 def cost_of_an_element(pieces: int) -> float:
