@@ -177,6 +177,7 @@ def test_an_error_is_a_clear_message_and_an_exit_code(
 
     assert done.returncode == code
     assert said in done.stderr
+    assert "Traceback" not in done.stderr
     assert done.stdout == ""
     if code == 78:
         assert done.stderr.startswith("keylane: ")
