@@ -54,10 +54,3 @@ async def make_scene(cluster: Cluster, broker: Broker) -> MakeScene:
 async def scene(make_scene: MakeScene) -> Scene:
     """One partition, so that every key is there."""
     return await make_scene(1)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The time limit is not for the start of a broker, in the first test's set-up."""
-    for item in items:
-        if item.get_closest_marker("real_broker") and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(func_only=True))
