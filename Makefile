@@ -33,7 +33,8 @@ demo: setup
 up: setup
 	@$(BIN)/keylane up
 
-# Many tests wait for most of their time: three processes keep two cores busy. They share a broker.
+# Tests wait for a fifth of their time, so three processes keep two cores busy. They share a broker;
+# a file's tests stay together.
 test: check
 	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 

@@ -155,28 +155,29 @@ TestNarrowLanes = pytest.mark.timeout(120)(NarrowLanes.TestCase)
 TestNarrowLanes.settings = _PROFILE
 
 
+def assert_nothing_breaks_in(seeds: range) -> None:
+    found = search(seeds, AT_ONCE)
+    assert found is None, f"python -m tests.unit.schedules --shrink --seed {found.seed}"
+
+
 @pytest.mark.timeout(600)
 def test_the_promises_hold_in_every_schedule() -> None:
-    found = search(range(PLAIN), AT_ONCE)
-    assert found is None, f"python -m tests.unit.schedules --shrink --seed {found.seed}"
+    assert_nothing_breaks_in(range(PLAIN))
 
 
 @pytest.mark.timeout(600)
 def test_they_hold_while_attempts_do_not_count_and_users_are_slow() -> None:
-    found = search(range(SPARING, SPARING + OTHERS), AT_ONCE)
-    assert found is None, f"python -m tests.unit.schedules --shrink --seed {found.seed}"
+    assert_nothing_breaks_in(range(SPARING, SPARING + OTHERS))
 
 
 @pytest.mark.timeout(600)
 def test_nobody_who_is_held_is_attempted_wherever_his_events_go() -> None:
-    found = search(range(HOLDING, HOLDING + OTHERS), AT_ONCE)
-    assert found is None, f"python -m tests.unit.schedules --shrink --seed {found.seed}"
+    assert_nothing_breaks_in(range(HOLDING, HOLDING + OTHERS))
 
 
 @pytest.mark.timeout(600)
 def test_they_hold_where_events_need_no_lane() -> None:
-    found = search(range(PASSING, PASSING + OTHERS), AT_ONCE)
-    assert found is None, f"python -m tests.unit.schedules --shrink --seed {found.seed}"
+    assert_nothing_breaks_in(range(PASSING, PASSING + OTHERS))
 
 
 def test_events_that_need_no_lane_are_met_in_such_schedules() -> None:
