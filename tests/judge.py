@@ -66,7 +66,8 @@ class Attempt:
     @override
     def __repr__(self) -> str:
         end = "running" if self.ended_at is None else f"{self.ended_at:.3f} {self.status}"
-        return f"<{self.user} {self.n} attempt {self.number}, {self.started_at:.3f} to {end}>"
+        by = f" by {self.sender}" if self.sender else ""
+        return f"<{self.user} {self.n} attempt {self.number}{by}, {self.started_at:.3f} to {end}>"
 
 
 class Wrong(StrEnum):

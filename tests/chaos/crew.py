@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
 from random import Random
 
 from operate.exits import UNAVAILABLE
+from tests.chaos.explain import Notice
 from tests.chaos.proxy import Proxy
 from tests.processes import Process
 from tests.stage import Stage
@@ -51,7 +54,7 @@ class Crew:
         self._working: dict[str, Worker] = {}
         #: Names that one fault has, or that are about to start or to end.
         self._lent: set[str] = set()
-        self._processes: list[Process] = []
+        self._processes: dict[str, Process] = {}
 
     @contextlib.asynccontextmanager
     async def linked(self) -> AsyncIterator[Crew]:
@@ -70,7 +73,16 @@ class Crew:
 
     def logged(self, event: str) -> int:
         """How often any worker, gone or not, has logged this kind of occurrence."""
-        return sum(len(process.logged(event)) for process in self._processes)
+        return sum(len(process.logged(event)) for process in self._processes.values())
+
+    def noticed(self) -> list[Notice]:
+        """When each of them, gone or not, has logged that it lost a connection."""
+        steady_s = time.monotonic() - time.time()
+        return [
+            Notice(sender, datetime.fromisoformat(line["ts"]).timestamp() + steady_s)
+            for sender, process in self._processes.items()
+            for line in process.logged("connection.lost")
+        ]
 
     async def start(self, count: int = 1) -> None:
         """Start so many more, and wait until they are ready."""
@@ -105,7 +117,7 @@ class Crew:
             env=self._env,
             service_url=link.url,
         )
-        self._processes.append(process)
+        self._processes[sender] = process
         self._working[name] = worker = Worker(name, sender, process, link)
         return worker
 

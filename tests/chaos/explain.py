@@ -13,7 +13,8 @@ The same worker again is explained only after it may have forgotten what it fini
 did was to publish a dead letter between the loss and the healing: without a receipt it could not
 know that it was stored; or if its process was stopped while the attempt ran: when it goes on, the
 attempt's time is over before its answer is read. An attempt that one of these workers started after
-the loss explains nothing, and an inversion or a gap is never explained.
+the loss explains nothing, unless by its own log it had not noticed the loss yet, for a moment; and
+an inversion or a gap is never explained.
 
 Without a cut there is one explanation: a worker that got no answer in time goes on, and the
 receiver reads its next request a moment before it sees the end of the connection of the last.
@@ -47,6 +48,8 @@ UNSAVED_S: Final = 62.0
 RECEIPT_WITHIN_S: Final = 3.0
 #: How much later that is, on a busy machine.
 SEEN_LATE_S: Final = 0.1
+#: A worker looks at its connections every 0.02 s; the rest is for a busy machine.
+NOTICED_WITHIN_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,14 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """A worker logged then that it had lost a connection."""
+
+    sender: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """Who attempted an event, from when to when: what a flag collides with."""
 
@@ -94,9 +105,14 @@ class Done:
 class Explanations:
     """Tells of each flag of a verdict whether one of the cuts explains it."""
 
-    def __init__(self, cuts: Sequence[Cut], book: Book, dead_at: DeadAt) -> None:
+    def __init__(
+        self, cuts: Sequence[Cut], book: Book, dead_at: DeadAt, notices: Iterable[Notice] = ()
+    ) -> None:
         self._cuts = cuts
         self._dead_at = dead_at
+        self._noticed_at: dict[str, list[float]] = defaultdict(list)
+        for notice in notices:
+            self._noticed_at[notice.sender].append(notice.at)
         self._attempts: dict[Numbered, list[Attempt]] = defaultdict(list)
         for attempt in book.attempts:
             self._attempts[attempt.user, attempt.n].append(attempt)
@@ -131,7 +147,7 @@ class Explanations:
     def _explains(self, cut: Cut, wrong: Wrong, attempt: Attempt, done: Done) -> bool:
         if not cut.hit(done.sender) or attempt.started_at < cut.lost_from:
             return False
-        if done.started_at - ON_ITS_WAY_S > cut.lost_to:
+        if done.started_at - ON_ITS_WAY_S > self._unnoticed_to(cut, done.sender):
             return False
         if wrong is Wrong.OVERLAP:
             return attempt.sender != done.sender and done.ended_at >= cut.lost_from
@@ -145,6 +161,11 @@ class Explanations:
                 return cut.is_stop and was_running
             heard_s = ACKNOWLEDGED_WITHIN_S
         return done.ended_at >= cut.deaf_from - heard_s
+
+    def _unnoticed_to(self, cut: Cut, sender: str) -> float:
+        soon = cut.lost_to + NOTICED_WITHIN_S
+        noticed = [at for at in self._noticed_at[sender] if cut.lost_from <= at <= soon]
+        return max(cut.lost_to, min(noticed, default=cut.lost_to))
 
 
 def _is_seen_late(wrong: Wrong, attempt: Attempt, earlier: Attempt | None) -> bool:

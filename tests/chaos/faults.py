@@ -19,7 +19,7 @@ from keylane.admin import PulsarAdmin
 from keylane.names import dead_letter_topic, full_topic
 from keylane.topics import BACKLOG_BYTES
 from tests.chaos.crew import AT_MOST, DESTINATION, Worker
-from tests.chaos.explain import UNSAVED_S, Absence, Cut
+from tests.chaos.explain import NOTICED_WITHIN_S, UNSAVED_S, Absence, Cut
 from tests.chaos.scene import PARTITIONS, Scene
 from tests.chaos.watch import Watch
 from tests.verifying import Answer, Manner
@@ -27,8 +27,6 @@ from tests.waiting import until
 
 Fault: TypeAlias = Callable[[Scene, Random], Awaitable[None]]
 
-#: A worker looks at its connections every 0.02 s; the rest is for a busy machine.
-_NOTICED_WITHIN_S: Final = 1.0
 #: The longest backoff, an attempt that ran into its timeout, and the redelivery.
 _RETRIED_WITHIN_S: Final = 5.0
 #: Clients double the time between two attempts to connect while the broker is away, up to this: so
@@ -66,7 +64,7 @@ async def _broker_goes(
         gone_at = time.monotonic()
         await _some_time(scene, rng, 0, 5)
         scene.absences += [
-            Absence(sender, partition, gone_at + _NOTICED_WITHIN_S, time.monotonic())
+            Absence(sender, partition, gone_at + NOTICED_WITHIN_S, time.monotonic())
             for sender in at_hand
             for partition in range(PARTITIONS)
         ]

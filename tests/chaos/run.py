@@ -196,7 +196,7 @@ async def _judge(scene: Scene, row: Row) -> None:
     book, ledger = scene.receiver.book, scene.ledger
     dead_at = await _dead_at(scene)
     verdict = book.verdict(dead_at)
-    explanations = Explanations(scene.cuts, book, dead_at)
+    explanations = Explanations(scene.cuts, book, dead_at, scene.crew.noticed())
     row.accepted = len(ledger.promised)
     row.delivered = len(book.delivered & ledger.promised)
     row.dead_lettered = len(dead_at.keys() & ledger.promised)

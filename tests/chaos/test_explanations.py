@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pytest
 
 from dispatch.partition import FINISHED_KEPT_S
-from tests.chaos.explain import UNSAVED_S, Absence, Cut, Explanations, late_starts
+from tests.chaos.explain import (
+    UNSAVED_S,
+    Absence,
+    Cut,
+    Explanations,
+    Notice,
+    late_starts,
+)
 from tests.chaos.stalls import Stall, merged, stalls
 from tests.judge import Attempt, Book, Numbered, Wrong
 
@@ -34,12 +41,17 @@ class Story:
         return attempt
 
     def unexplained(
-        self, wrong: Wrong, *cuts: Cut, dead_at: Mapping[Numbered, float] | None = None
+        self,
+        wrong: Wrong,
+        *cuts: Cut,
+        dead_at: Mapping[Numbered, float] | None = None,
+        notices: Iterable[Notice] = (),
     ) -> int:
         """How many flags of that kind remain; there is exactly one of it."""
         verdict = self.book.verdict(dead_at)
         assert len(verdict.of(wrong)) == 1
-        return len(Explanations(cuts, self.book, dead_at or {}).unexplained(verdict, wrong))
+        explanations = Explanations(cuts, self.book, dead_at or {}, notices)
+        return len(explanations.unexplained(verdict, wrong))
 
 
 @pytest.fixture
@@ -83,6 +95,19 @@ def test_what_a_worker_began_after_the_loss_explains_no_overlap(story: Story) ->
     overlap(story, "a", "b")
 
     assert story.unexplained(Wrong.OVERLAP, Cut.at(98.0, "a")) == 1
+
+
+@pytest.mark.parametrize(
+    ("sender", "noticed_at", "unexplained"),
+    [("a", 98.8, 0), ("a", 98.6, 1), ("a", 97.9, 1), ("a", 99.1, 1), ("b", 98.8, 1)],
+)
+def test_an_attempt_may_begin_after_the_loss_until_its_worker_notices_if_that_is_soon(
+    story: Story, sender: str, noticed_at: float, unexplained: int
+) -> None:
+    overlap(story, "a", "b")
+
+    noticed = [Notice(sender, noticed_at)]
+    assert story.unexplained(Wrong.OVERLAP, Cut.at(98.0, "a"), notices=noticed) == unexplained
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ async def test_a_redrive_killed_in_its_middle_is_finished_by_the_next_and_sends_
     await crm.put(dead)
 
     planned = await crm.dlq("redrive", "crm", "--dry-run")
-    killed = crm.start("redrive", "crm", "--rate", str(len(dead)))
+    killed = crm.start("redrive", "crm", "--rate", str(len(dead) // 5))
     await until(lambda: _is_in_its_middle(crm, len(dead)), 30.0, killed.tail)
     await killed.kill()
     sent_first = await crm.sent_so_far()
