@@ -1,4 +1,4 @@
-"""The `keylane` command, run as people run it: processes of their own, with their logs kept."""
+"""The `keylane` command in processes of its own, with their logs kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from typing import Any
 import aiohttp
 import orjson
 
+from tests.forks import Command, start
 from tests.waiting import until
 
-KEYLANE = Path(sys.executable).with_name("keylane")
 #: Python, the broker's client and the topic's policies; three times that on a busy machine.
 READY_WITHIN_S = 30.0
 STOPPED_WITHIN_S = 15.0
@@ -34,17 +33,8 @@ class Process:
         self._log = log
         self._is_asked_to_stop = False
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("KEYLANE_")}
-        # Appending, as the broker's client opens it once more and has a place of its own.
-        with log.open("ab") as stderr:
-            self._process = subprocess.Popen(
-                [KEYLANE, *arguments],
-                cwd=log.parent,
-                env=inherited | env,
-                stdin=subprocess.DEVNULL,
-                stdout=stderr,
-                stderr=stderr,
-                start_new_session=True,
-            )
+        # The broker's client opens it once more, and has a place of its own in it.
+        self._process = start(Command(arguments, log.parent, inherited | env, log, log))
 
     @property
     def pid(self) -> int:

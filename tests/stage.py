@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 import json
@@ -21,13 +20,12 @@ from keylane.names import partition_topic
 from keylane.settings import PulsarSettings
 from keylane.topics import ensure_destination, ensure_topic
 from tests.brokers import BrokerAddress
+from tests.forks import Command, start
 from tests.judge import Book
 from tests.ledger import DeadLetter, Ledger, dead_letters
-from tests.processes import KEYLANE, Process
+from tests.processes import Process
 from tests.verifying import VerifyingReceiver
-
-#: Tests of many events run at the size that is promised, instead of one that keeps the suite short.
-FULL = bool(os.environ.get("KEYLANE_TEST_FULL"))
+from tests.waiting import until
 
 
 class Stage:
@@ -72,15 +70,16 @@ class Stage:
     async def keylane(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         """Run a command on this topic to its end, which has to be with this code."""
         where = ["--service-url", self.broker.service_url, "--admin-url", self.broker.admin_url]
-        done = await asyncio.to_thread(
-            subprocess.run,
-            [str(KEYLANE), *words, *where, "--topic", self.topic],
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
+        arguments = [*words, *where, "--topic", self.topic]
+        name = f"{self.topic}-{next(self._numbers)}-{words[0]}"
+        out, err = (self.folder / f"{name}.{kind}" for kind in ("out", "err"))
+        process = start(Command(arguments, self.folder, os.environ.copy(), out, err))
+        try:
+            await until(lambda: process.poll() is not None, 120.0)
+        finally:
+            process.kill()
+        done = subprocess.CompletedProcess(
+            arguments, process.poll() or 0, out.read_text(), err.read_text()
         )
         assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done

@@ -8,9 +8,10 @@ from collections import Counter
 import pytest
 
 from tests.contract.clusters import OnPulsar
+from tests.forks import FULL
 from tests.judge import Numbered
 from tests.ledger import sequence
-from tests.stage import FULL, MakeStage, Stage, assert_kept
+from tests.stage import MakeStage, Stage, assert_kept
 from tests.verifying import FAILED, OK, VerifyingReceiver
 from tests.waiting import until
 

@@ -8,10 +8,11 @@ import pytest
 
 from operate.broker.local import LocalBroker
 from tests.brokers import BrokerAddress
+from tests.forks import FULL
 from tests.judge import Wrong
 from tests.ledger import as_sent, sequence
 from tests.processes import Process, status_of
-from tests.stage import FULL, MakeStage
+from tests.stage import MakeStage
 from tests.verifying import VerifyingReceiver, fail_share
 from tests.waiting import until
 

@@ -7,10 +7,11 @@ import time
 import pytest
 
 from keylane.names import dead_letter_topic, partition_topic
+from tests.forks import FULL
 from tests.judge import Attempt
 from tests.ledger import DeadLetter, sequence
 from tests.pulsaradmin import pulsar_admin
-from tests.stage import FULL, MakeStage, Stage, assert_kept
+from tests.stage import MakeStage, Stage, assert_kept
 from tests.verifying import FAILED, OK, Answer, VerifyingReceiver
 
 pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(90)]

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from standardwebhooks import Webhook
 
+from tests.forks import KEYLANE
 from tests.judge import Book
 from tests.ledger import sequence
-from tests.processes import KEYLANE, Process
+from tests.processes import Process
 from tests.stage import MakeStage, Stage, assert_kept
 from tests.verifying import VerifyingReceiver, fail_share
 from tests.waiting import until

@@ -22,9 +22,10 @@ from operate.deadletters.filters import Filters
 from operate.deadletters.session import Taking, looking
 from operate.exits import TRY_AGAIN, exit_code_of
 from tests.deadletters import DeadLetters, Letter, ends_of, events_of, letters
+from tests.forks import FULL
 from tests.jsonforms import assert_is
 from tests.rawtopic import Raw
-from tests.stage import FULL, MakeStage
+from tests.stage import MakeStage
 from tests.waiting import until
 
 pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(120)]

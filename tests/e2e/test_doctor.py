@@ -19,9 +19,9 @@ from keylane.topics import ensure_destination, ensure_topic
 from operate.doctor.findings import Severity
 from tests.brokers import BrokerAddress
 from tests.doctoring import Lying, Patient, Shell, only
+from tests.forks import KEYLANE
 from tests.guarded import ADMIN, access_as, admin_options, start_guarded
 from tests.jsonforms import assert_is
-from tests.processes import KEYLANE
 from tests.stage import anyio_backend
 from tests.tokens import token_for
 

@@ -10,10 +10,11 @@ import pytest
 
 from operate.broker.local import LocalBroker
 from tests.brokers import BrokerAddress
+from tests.forks import FULL
 from tests.judge import Attempt, Book
 from tests.ledger import Ledger, sequence
 from tests.redisserver import RedisServer, redis_program_is_there, redis_server
-from tests.stage import FULL, MakeStage, Stage, assert_kept
+from tests.stage import MakeStage, Stage, assert_kept
 from tests.verifying import Answer, VerifyingReceiver, fail_heads
 from tests.waiting import until
 

@@ -12,8 +12,9 @@ import orjson
 import pytest
 
 from tests.contract.clusters import OnPulsar
+from tests.forks import FULL
 from tests.judge import Numbered
-from tests.stage import FULL, MakeStage
+from tests.stage import MakeStage
 from tests.waiting import until
 
 pytestmark = [pytest.mark.real_broker, pytest.mark.long, pytest.mark.timeout(300)]

@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
+from tests.forks import FULL
 from tests.judge import Attempt
 from tests.ledger import sequence
-from tests.stage import FULL, MakeStage, Stage
+from tests.stage import MakeStage, Stage
 from tests.verifying import OK, Answer, VerifyingReceiver
 from tests.waiting import until
 

@@ -17,9 +17,10 @@ from keylane.names import partition_topic
 from operate.broker.local import LocalBroker
 from operate.broker.ports import choose_port
 from tests.brokers import BrokerAddress
+from tests.forks import FULL
 from tests.processes import Process
 from tests.redisserver import RedisServer, redis_program_is_there, redis_server
-from tests.stage import FULL, MakeStage, Stage
+from tests.stage import MakeStage, Stage
 from tests.waiting import until
 
 __all__ = ["redis_program_is_there", "redis_server"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.control import plain_consumer
+from tests.forks import FULL
 from tests.judge import Attempt, Wrong
 from tests.ledger import sequence
-from tests.stage import FULL, MakeStage, assert_kept
+from tests.stage import MakeStage, assert_kept
 from tests.verifying import VerifyingReceiver, fail_share
 
 pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(600 if FULL else 90)]

@@ -7,8 +7,9 @@ from collections import Counter
 
 import pytest
 
+from tests.forks import FULL
 from tests.ledger import Ledger, sequence
-from tests.stage import FULL, MakeStage, Stage, assert_kept
+from tests.stage import MakeStage, Stage, assert_kept
 from tests.verifying import OK, Answer, VerifyingReceiver
 from tests.waiting import until
 

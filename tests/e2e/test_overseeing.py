@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from tests.forks import FULL
 from tests.jsonforms import assert_is
 from tests.judge import Attempt, Book
 from tests.ledger import sequence
-from tests.stage import FULL, MakeStage, Stage, assert_kept
+from tests.stage import MakeStage, Stage, assert_kept
 from tests.verifying import OK, Answer, VerifyingReceiver, fail_share
 from tests.waiting import until
 

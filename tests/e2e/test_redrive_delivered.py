@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tests.forks import FULL
 from tests.judge import Attempt
 from tests.ledger import sequence
-from tests.stage import FULL, MakeStage
+from tests.stage import MakeStage
 from tests.verifying import OK, Answer, VerifyingReceiver
 from tests.waiting import until
 

@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
+from tests.forks import FULL
 from tests.ledger import sequence
-from tests.stage import FULL, MakeStage, Stage, assert_kept
+from tests.stage import MakeStage, Stage, assert_kept
 from tests.verifying import Answer, VerifyingReceiver, fail_heads
 
 pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(300)]

@@ -8,9 +8,10 @@ import time
 
 import pytest
 
+from tests.forks import FULL
 from tests.ledger import sequence
 from tests.processes import Process
-from tests.stage import FULL, MakeStage, assert_kept
+from tests.stage import MakeStage, assert_kept
 from tests.verifying import Answer, VerifyingReceiver, fail_share
 from tests.waiting import until
 

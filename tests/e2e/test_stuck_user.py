@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.forks import FULL
 from tests.ledger import sequence
-from tests.stage import FULL, MakeStage
+from tests.stage import MakeStage
 from tests.verifying import VerifyingReceiver, fail_user
 
 pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(120)]

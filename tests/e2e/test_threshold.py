@@ -5,9 +5,10 @@ from __future__ import annotations
 import aiohttp
 import pytest
 
+from tests.forks import FULL
 from tests.ledger import sequence
 from tests.processes import Process
-from tests.stage import FULL, MakeStage, assert_kept
+from tests.stage import MakeStage, assert_kept
 from tests.verifying import VerifyingReceiver, accept_all, fail_user
 from tests.waiting import until
 

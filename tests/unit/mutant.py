@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import multiprocessing
 import os
 import runpy
 import shutil
@@ -14,6 +13,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from tests.forks import FORKS
 
 ROOT: Final = Path(__file__).parents[2]
 #: What the schedules and scenarios need of the project.
@@ -27,8 +28,6 @@ COPIED: Final = (
     "tests/unit/__pycache__/lanes_*",
 )
 OURS: Final = frozenset({"keylane", "dispatch", "tests"})
-#: To import what all of them need takes longer than to find most of the mutants.
-FORKS: Final = multiprocessing.get_context("forkserver")
 SCHEDULES: Final = ("tests.unit.schedules", "--hangs", "--schedules")
 SCENARIOS: Final = "tests.unit.lanes_scenarios"
 #: Every mutant is found among the first so many.
@@ -100,8 +99,6 @@ def outcome_of(mutant: Mutant | None, seeds: int = SEEDS) -> str:
         words = [SCENARIOS, mutant.scenario]
     with tempfile.TemporaryDirectory() as directory:
         prepare(mutant, Path(directory))
-        # Read when the first process is made, which forks the others.
-        FORKS.set_forkserver_preload([SCHEDULES[0], SCENARIOS])
         with ProcessPoolExecutor(1, FORKS) as process:
             return process.submit(_run, directory, words).result()
 

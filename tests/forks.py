@@ -1,0 +1,94 @@
+"""Processes that need not import what they need: forks of one that has.
+
+To import takes a `keylane` command a second of a core, more than most tests let it work.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+KEYLANE: Final = Path(sys.executable).with_name("keylane")
+#: Tests of many events run at the size that is promised, instead of one that keeps the suite short;
+#: and commands are run as people run them.
+FULL: Final = bool(os.environ.get("KEYLANE_TEST_FULL"))
+
+FORKS: Final = multiprocessing.get_context("forkserver")
+# Read when the first process is made, which forks the others.
+FORKS.set_forkserver_preload(["tests.preloaded"])
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A `keylane ...`, and what it is run with; it appends to these files."""
+
+    arguments: Sequence[str]
+    cwd: Path
+    env: Mapping[str, str]
+    stdout: Path
+    stderr: Path
+
+
+class Fork:
+    """As much of `subprocess.Popen` as is used here, in a session of its own."""
+
+    def __init__(self, command: Command) -> None:
+        self._process = FORKS.Process(target=_run, args=(command,))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def wait(self) -> None:
+        self._process.join()
+
+
+def start(command: Command) -> Fork | subprocess.Popen[bytes]:
+    """Run it in a session of its own."""
+    command.stdout.touch()
+    command.stderr.touch()
+    if not FULL:
+        return Fork(command)
+    with command.stdout.open("ab") as stdout, command.stderr.open("ab") as stderr:
+        return subprocess.Popen(
+            [KEYLANE, *command.arguments],
+            cwd=command.cwd,
+            env=command.env,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
+
+
+def _run(command: Command) -> None:
+    os.setsid()
+    os.chdir(command.cwd)
+    for number, path in enumerate((Path(os.devnull), command.stdout, command.stderr)):
+        opened = os.open(path, os.O_RDWR | os.O_APPEND)
+        os.dup2(opened, number)
+        os.close(opened)
+    os.environ.clear()
+    os.environ.update(command.env)
+    time.tzset()
+    sys.argv = [str(KEYLANE), *command.arguments]
+    from operate.__main__ import main
+
+    main()
