@@ -59,7 +59,7 @@ deep: dev
 
 # SEED repeats a run, MINUTES says how long, FAULT names one fault (or `mix`) to play once.
 chaos: dev
-	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
+	@KEYLANE_TEST_FULL=1 $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) \
 	  $(if $(FAULT),--fault $(FAULT))
 
 # PARTS names some (ingest flow depth failing slow outage clients cost ...), QUICK=1 takes small sizes.
