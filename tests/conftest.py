@@ -1,15 +1,31 @@
 from __future__ import annotations
 
+import functools
+import gc
 from typing import Final
 
 import pytest
+import typer.main
+import typer.testing
 
 pytest_plugins = ["tests.brokers"]
 
 #: Takes minutes, most of it in a process beside that of the tests.
 _LONGEST: Final = "test_lanes_model.py"
 
+# Each call of the command makes the tree of all commands anew, which takes a tenth of a second.
+_command_of = functools.cache(typer.main.get_command)
+setattr(typer.main, "get_command", _command_of)  # noqa: B010  not by name: it is a function to mypy
+setattr(typer.testing, "_get_command", _command_of)  # noqa: B010  the same
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first, or the others would wait for it in the end."""
     items.sort(key=lambda item: item.path.name != _LONGEST)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Thousands of tests are no garbage: to look at them again and again takes time."""
+    gc.collect()
+    gc.freeze()
