@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, TypeVar
 
@@ -75,6 +76,27 @@ def sigterm_is_ctrl_c() -> Iterator[None]:
         for number in _SIGNALS:
             signal.signal(number, signal.default_int_handler)
         yield
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """What comes within the block is taken at its end: when it is known what was started there.
+
+    Processes that start meanwhile inherit nothing of that. Elsewhere than in the main thread, which
+    alone is interrupted, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    with _handlers_kept():
+        for number in _SIGNALS:
+            # One that is ignored stays so, also for what is started; one that ends all may do so.
+            if callable(signal.getsignal(number)):
+                signal.signal(number, lambda number, _: came.append(number))
+        yield
+    for arrived in came:
+        signal.raise_signal(arrived)
 
 
 @contextlib.contextmanager

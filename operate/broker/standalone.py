@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from keylane.errors import BrokerUnavailable
+from operate import interrupt
 from operate.broker import guardian
 from operate.broker.archive import WRITTEN_WITHIN_S, ClassArchive
 from operate.broker.config import (
@@ -86,7 +87,7 @@ class StandaloneRun:
         self._reap()
         command = self._write_command()
         env = self._environment()
-        with self._log_file.open("wb") as log:
+        with self._log_file.open("wb") as log, interrupt.held_back():
             self._child = (
                 _spawn_detached(command, env, log.fileno())
                 if self._plan.outlives_owner
