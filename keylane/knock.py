@@ -17,6 +17,7 @@ from keylane.credentials import Credentials
 from keylane.errors import BrokerUnavailable
 from keylane.masking import mask_url
 from keylane.settings import PulsarSettings
+from keylane.tls import BrokerTrust
 
 #: Seconds for the whole of it.
 _PATIENCE_S: Final = 2.0
@@ -29,7 +30,7 @@ _LENGTH_BYTES: Final = 4
 
 
 async def why_shut_out(
-    access: PulsarSettings, credentials: Credentials | None, context: ssl.SSLContext
+    access: PulsarSettings, credentials: Credentials | None, context: BrokerTrust
 ) -> BrokerUnavailable | None:
     """What to say to somebody whom the broker does not let in; None if that is not the matter.
 
@@ -63,7 +64,7 @@ def _said(error: ssl.SSLError) -> str:
     return (error.reason or str(error)).lower().replace("_", " ")
 
 
-async def _knock(service_url: str, context: ssl.SSLContext, greeting: bytes) -> bool:
+async def _knock(service_url: str, context: BrokerTrust, greeting: bytes) -> bool:
     url = urlsplit(service_url.partition(",")[0])
     reader, writer = await asyncio.open_connection(
         url.hostname,

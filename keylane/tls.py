@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import ssl
+from typing import Literal, TypeAlias
 
 from keylane.errors import ConfigurationError
 from keylane.settings import PulsarSettings
 
+#: True is what aiohttp and asyncio go by themselves: public authorities, and the host's name.
+BrokerTrust: TypeAlias = ssl.SSLContext | Literal[True]
 
-def broker_context(pulsar: PulsarSettings) -> ssl.SSLContext:
-    """How the broker is trusted and what it is shown; raises `ConfigurationError`."""
+
+def broker_context(pulsar: PulsarSettings) -> BrokerTrust:
+    """How the broker is trusted and what it is shown; raises `ConfigurationError`.
+
+    Where no setting asks for anything else it is True: to read all public authorities takes tens of
+    milliseconds, at each session with a broker, and most have no TLS at all.
+    """
+    if _is_usual(pulsar):
+        return True
     context = _trusting(pulsar)
     context.check_hostname = pulsar.tls_validate_hostname
     if pulsar.tls_certificate is not None:
@@ -34,6 +44,11 @@ def issuer_context(pulsar: PulsarSettings) -> ssl.SSLContext:
     if pulsar.tls_trust_certs is not None:
         context.load_default_certs()
     return context
+
+
+def _is_usual(pulsar: PulsarSettings) -> bool:
+    of_its_own = (pulsar.tls_trust_certs, pulsar.tls_certificate)
+    return pulsar.tls_validate_hostname and of_its_own == (None, None)
 
 
 def _trusting(pulsar: PulsarSettings) -> ssl.SSLContext:

@@ -125,9 +125,10 @@ async def ensure_topic(admin: PulsarAdmin, topic: str, partitions: int | None = 
     """
     name = full_topic(topic)
     wanted = partitions or DEFAULT_PARTITIONS
-    changes = []
-    if await admin.partitions(name) is None and await admin.create_partitioned_topic(name, wanted):
-        changes.append(f"created {name} with {counted(wanted, 'partition')}")
+    is_new = await admin.partitions(name) is None and (
+        await admin.create_partitioned_topic(name, wanted)
+    )
+    changes = [f"created {name} with {counted(wanted, 'partition')}"] if is_new else []
     found = await _partitions(admin, name)
     if partitions and found > partitions:
         raise ConfigurationError(
@@ -141,7 +142,7 @@ async def ensure_topic(admin: PulsarAdmin, topic: str, partitions: int | None = 
             "partitions, so what they have undelivered now may be overtaken by newer events"
         )
         found = partitions
-    return changes + await _ensure_policies(admin, name, _parts(name, found))
+    return changes + await _ensure_policies(admin, name, _parts(name, found), is_new=is_new)
 
 
 async def ensure_destination(
@@ -171,12 +172,13 @@ async def ensure_destination(
             reason="it has its subscription already, which stays where it is",
             what_to_do=f"keylane replay {name} --from TIME",
         )
-    if await admin.partitions(dead) is None and await admin.create_topic(dead):
+    is_made = await admin.partitions(dead) is None and await admin.create_topic(dead)
+    if is_made:
         changes.append(f"created {dead}")
     # Usually without partitions; one that other clients made with some does as well.
     dead_parts = _parts(dead, await admin.partitions(dead) or 0)
     changes += await _ensure_subscription(admin, dead, dead_parts, DEAD_LETTER_SUBSCRIPTION)
-    return changes + await _ensure_policies(admin, dead, dead_parts)
+    return changes + await _ensure_policies(admin, dead, dead_parts, is_new=is_made)
 
 
 async def ensure_redrive(admin: PulsarAdmin, topic: str, name: str) -> list[str]:
@@ -186,9 +188,10 @@ async def ensure_redrive(admin: PulsarAdmin, topic: str, name: str) -> list[str]
     `BrokerUnavailable` if that doesn't come into force.
     """
     again, subscription = redrive_topic(topic, name), subscription_name(name)
-    changes = [f"created {again}"] if await admin.create_topic(again) else []
+    is_new = await admin.create_topic(again)
+    changes = [f"created {again}"] if is_new else []
     changes += await _ensure_subscription(admin, again, [again], subscription)
-    changes += await _ensure_policies(admin, again, [again])
+    changes += await _ensure_policies(admin, again, [again], is_new=is_new)
     return changes + await _ensure_deduplication(admin, again, [again])
 
 
@@ -248,30 +251,45 @@ async def _ensure_subscription(
     return [f"created subscription {subscription} on {name}{where}"] if made else []
 
 
-async def _ensure_policies(admin: PulsarAdmin, name: str, parts: list[str]) -> list[str]:
-    lacking = await _lacking(admin, name)
+async def _ensure_policies(
+    admin: PulsarAdmin, name: str, parts: list[str], *, is_new: bool
+) -> list[str]:
+    """Set what is not in place. Few calls: this is most of what a worker does when it starts."""
+    found = {} if is_new else await _policies(admin, name)
+    lacking = _lacking(found)
     for policy in lacking:
         await admin.set_policy(name, policy.write, policy.value)
-    await _wait_until_in_force(admin, name, parts)
+    await _wait_until_in_force(admin, name, parts, None if lacking else found)
     # Two quotas are one policy to the reader.
     set_now = dict.fromkeys(policy.write.partition("?")[0] for policy in lacking)
     return [f"set on {name}: {', '.join(set_now)}"] if set_now else []
 
 
-async def _lacking(admin: PulsarAdmin, name: str) -> list[_Policy]:
-    return [p for p in POLICIES if not p.is_in_place(await admin.policy(name, p.read))]
+async def _policies(admin: PulsarAdmin, name: str) -> dict[str, Any]:
+    """What is set on the topic, by the calls that read it."""
+    return {
+        read: await admin.policy(name, read) for read in dict.fromkeys(p.read for p in POLICIES)
+    }
 
 
-async def _wait_until_in_force(admin: PulsarAdmin, name: str, parts: list[str]) -> None:
+def _lacking(found: Mapping[str, Any]) -> list[_Policy]:
+    return [policy for policy in POLICIES if not policy.is_in_place(found.get(policy.read))]
+
+
+async def _wait_until_in_force(
+    admin: PulsarAdmin, name: str, parts: list[str], found: Mapping[str, Any] | None
+) -> None:
+    """`found` is what was read and suffices; None if something has been set since."""
+
     async def behind() -> list[str]:
-        lacking = [policy.read for policy in await _lacking(admin, name)]
-        if lacking:
-            return lacking
+        now = found or await _policies(admin, name)
+        if lacking := _lacking(now):
+            return [policy.read for policy in lacking]
         # So far it is what the broker has read of its log of policies. What a partition goes by
         # only its statistics tell, and they tell it of the quota alone.
-        quota = (await admin.policy(name, "backlogQuotaMap"))["destination_storage"]["limitSize"]
+        quota = now["backlogQuotaMap"]["destination_storage"]["limitSize"]
         stats = {part: await admin.stats(part) for part in parts}
-        return [part for part, found in stats.items() if found["backlogQuotaLimitSize"] != quota]
+        return [part for part, seen in stats.items() if seen["backlogQuotaLimitSize"] != quota]
 
     await _wait_until(behind, name)
 
