@@ -8,6 +8,7 @@ from tests.unit.lanes_world import World
 
 #: Everything is done by then, once everything succeeds.
 DRAINS_IN_S = 40.0
+SHORTEST_TICK_S, LONGEST_TICK_S = 0.1, 0.8
 #: Nobody waits for longer than that for what was given back.
 SILENCE_S = 100.0
 #: What was finished is remembered for two of these.
@@ -23,24 +24,33 @@ def drain(world: World) -> None:
     if all(worker.is_dead or worker.is_draining for worker in world.workers):
         world.join()
     end = world.now + DRAINS_IN_S
+    tick_s = SHORTEST_TICK_S
     while not _is_drained(world) and world.now < end:
+        succeeded = 0
         for which in range(len(world.workers)):
             world.receive(which, 1000)
-            _succeed(world, which)
-        world.pass_time(0.1)
+            succeeded += _succeed(world, which)
+        # Where nobody attempts anything, all wait for some time to pass.
+        tick_s = SHORTEST_TICK_S if succeeded else min(2 * tick_s, LONGEST_TICK_S)
+        world.pass_time(tick_s)
     world.check()
     if not _is_drained(world):
         world.judge.breaks(f"it does not drain: {world.told()}")
     world.judge.check_all_done()
 
 
-def _succeed(world: World, which: int) -> None:
+def _succeed(world: World, which: int) -> int:
+    """How many attempts did."""
+
     def has(worker: Worker | None) -> bool:
         return worker is not None and bool(worker.running or worker.burying)
 
+    succeeded = 0
     while has(world.pick(which)):
+        succeeded += 1
         world.finish(which, "delivered")
         world.bury(which, is_confirmed=True)
+    return succeeded
 
 
 def _is_drained(world: World) -> bool:

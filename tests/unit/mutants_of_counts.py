@@ -73,7 +73,7 @@ MUTANTS: Final = (
         "dispatch/lane.py",
         "        if self.is_away or self.is_settling or not self.is_cleared:\n",
         "        if self.is_settling or not self.is_cleared:\n",
-        first=12,
+        first=45,
     ),
     Mutant(
         "a full lane keeps the gate shut though it waits for a predecessor",
@@ -172,7 +172,7 @@ MUTANTS: Final = (
         "        return entry.stays or entry.lane in self._tally.full"
         " or not self._tally.is_receiving\n",
         "        return entry.stays or entry.lane in self._tally.full\n",
-        first=79,
+        first=190,
     ),
     in_lanes(
         "a running attempt that is counted anew keeps its weight",

@@ -31,7 +31,7 @@ MUTANTS: Final = (
         "a lane that asked already asks no more",
         "            elif not lane.is_asking:\n",
         "            elif not lane.ticket:\n",
-        first=HOLDING + 17,
+        first=HOLDING + 69,
     ),
     in_lanes(
         "leave is worth nothing",

@@ -62,7 +62,7 @@ MUTANTS: Final = (
         "        if lane.head.state is State.AWAITED and len(lane) > 1:\n"
         "            self._tally.leave(lane.remove_head())\n"
         "        if lane.head.state is State.HELD:\n            if lane.is_cleared:\n",
-        first=705,
+        first=1213,
     ),
     # The circular wait.
     in_absences(
@@ -113,7 +113,7 @@ MUTANTS: Final = (
         "predecessors that did not come back are still awaited",
         "        else:\n            self._presume_done(partition, lane, now)\n",
         "        else:\n            self._give_back(partition, lane, now)\n",
-        first=1167,
+        first=4478,
     ),
     in_absences(
         "what was given back before an unknown predecessor proves that it is done",
@@ -137,7 +137,7 @@ MUTANTS: Final = (
         "a head that is back leaves its lane given back",
         "        if entry is lane.head:\n            lane.is_given_back = False\n",
         "        if entry is lane.head:\n",
-        first=918,
+        first=2756,
     ),
     in_redelivery(
         "an event is given back only once, not once in an episode",
@@ -149,7 +149,7 @@ MUTANTS: Final = (
         "an event that came back is given back for ever",
         "                entry.given_back_in = lane.episode\n",
         "",
-        first=875,
+        first=4028,
     ),
     in_partition(
         "the clock of receiving time runs behind a closed gate",
@@ -167,7 +167,7 @@ MUTANTS: Final = (
         "a process that stood still takes that for the broker's silence",
         "            self.received_s += min(passed_s, MAX_STEP_S)\n",
         "            self.received_s += passed_s\n",
-        first=475,
+        first=1067,
     ),
     in_lanes(
         "a lane that was given back is never forgotten",
@@ -259,7 +259,7 @@ MUTANTS: Final = (
         "attempts start though the broker has not answered for long",
         "        self.is_trusted = self.is_connected and now - self.confirmed_at < lease_s\n",
         "        self.is_trusted = self.is_connected\n",
-        first=38,
+        first=158,
     ),
     in_partition(
         "a lease is as long as the broker's patience",
@@ -271,19 +271,19 @@ MUTANTS: Final = (
         "a process that was frozen trusts what it knew",
         "            self.confirmed_at = -math.inf\n            self.doubted_at = now\n",
         "            pass\n",
-        first=38,
+        first=158,
     ),
     in_partition(
         "an answer from before the process was frozen is believed",
         "        if asked_at >= self.doubted_at:\n",
         "        if True:\n",
-        first=956,
+        first=2139,
     ),
     in_partition(
         "an attempt begins though the process was frozen since it was decided on",
         "        if now - self.stepped_at > freeze_s:\n            return False\n",
         "",
-        first=384,
+        first=1355,
     ),
     in_partition(
         "an attempt begins though another step has noticed that the process was frozen",
@@ -324,7 +324,7 @@ MUTANTS: Final = (
         "an attempt that survived its connection stays the worker's own",
         "        head.is_stray = True\n",
         "",
-        first=2415,
+        first=3329,
     ),
     in_tally(
         "a lane that was being fetched when the connection was lost is never fetched again",

@@ -29,6 +29,12 @@ from tests.unit.lanes_world import World
 USERS = ("Ada", "Bob", "Cy", "Dot", "Eve")
 #: Each step is drawn as that many numbers, so that leaving one step out leaves the others alone.
 DRAWS = 5
+#: How many steps. In the same time those of 25 find most mutants, those of 60 half as many; a few
+#: need long ones, and seeds without number.
+LENGTHS: Final = (15, 25, 25, 40)
+LONG_LENGTHS: Final = (10, 25, 40, 60)
+#: From this seed of each world on they are long.
+LONG: Final = 4_000
 MOST_WORKERS = 4
 #: From this seed on there are attempts that do not count, and users that are slow.
 SPARING: Final = 1_000_000_000
@@ -121,13 +127,12 @@ def draw_schedule(seed: int) -> Schedule:
     elif seed >= SPARING:
         weights[_spare] = rng.choice((1.0, 4.0))
         setting = _with_slow_users(setting, rng)
+    lengths = LENGTHS if seed % SPARING < LONG else LONG_LENGTHS
     return Schedule(
         setting,
         tuple(weights),
         tuple(accumulate(weights.values())),
-        tuple(
-            tuple(rng.random() for _ in range(DRAWS)) for _ in range(rng.choice((10, 25, 40, 60)))
-        ),
+        tuple(tuple(rng.random() for _ in range(DRAWS)) for _ in range(rng.choice(lengths))),
     )
 
 

@@ -303,7 +303,7 @@ class Processes(RuleBasedStateMachine):
 
 TestProcesses: Any = pytest.mark.timeout(120)(Processes.TestCase)
 TestProcesses.settings = settings(
-    max_examples=120,
+    max_examples=80,
     stateful_step_count=30,
     deadline=None,
     derandomize=True,

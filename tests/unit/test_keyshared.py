@@ -474,7 +474,7 @@ class KeySharedModel(RuleBasedStateMachine):
         assert self.pending.keys() == everything - self.acknowledged
 
 
-KeySharedModel.TestCase.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
+KeySharedModel.TestCase.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
 # A failure takes a while to be made small.
 test_key_shared_keeps_its_promises_whatever_happens = pytest.mark.timeout(120)(
     KeySharedModel.TestCase

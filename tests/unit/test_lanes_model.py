@@ -140,7 +140,7 @@ class NarrowLanes(Lanes):
 
 
 _PROFILE = settings(
-    max_examples=60,
+    max_examples=40,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

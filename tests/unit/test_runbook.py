@@ -6,6 +6,7 @@ When one fails, it says which line is missing in docs/runbook.md, or has to go.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -51,6 +52,7 @@ def assert_same(table: str, found: Iterable[str], where: Names) -> None:
 # Lines of the log
 
 
+@functools.cache
 def logged() -> tuple[Names, dict[str, set[str]]]:
     """The same of all the code."""
     where: Names = {}

@@ -182,7 +182,7 @@ def accepts(schema: Any, document: Any) -> bool:
     return bool(Draft202012Validator(schema).is_valid(document))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data(), SCHEMAS, SCHEMAS)
 def test_nothing_is_called_compatible_that_a_document_disproves(
     data: st.DataObject, old: Any, other: Any
@@ -198,7 +198,7 @@ def test_nothing_is_called_compatible_that_a_document_disproves(
 
 
 # The same examples every time: of millions there may be one that can't be decided.
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.data(), SCHEMAS)
 def test_a_loosened_schema_is_never_called_breaking(data: st.DataObject, old: Any) -> None:
     new = data.draw(loosened(old))
@@ -206,7 +206,7 @@ def test_a_loosened_schema_is_never_called_breaking(data: st.DataObject, old: An
     assert not backward(old, new), (old, new)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(TIGHTENED)
 def test_a_tightened_schema_is_always_called_breaking(made_so: tuple[Any, Any, Any]) -> None:
     loose, tight, document = made_so
@@ -217,7 +217,7 @@ def test_a_tightened_schema_is_always_called_breaking(made_so: tuple[Any, Any, A
     assert not backward(tight, loose)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data(), SCHEMAS)
 def test_our_validator_and_the_library_s_agree(data: st.DataObject, schema: Any) -> None:
     document = read_json(written(data.draw(fitting(schema) | DOCUMENTS)).encode())
@@ -279,7 +279,7 @@ def value_of(schema: Any, pick: int) -> Any:
     return {f["name"]: value_of(f["type"], pick) for f in schema["fields"]}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(_RECORDS, _RECORDS, st.booleans())
 def test_avro_called_compatible_is_resolved_by_its_library(old: Any, new: Any, same: bool) -> None:
     if same:
