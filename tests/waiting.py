@@ -7,7 +7,9 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable
 
-INTERVAL_S = 0.005
+#: To look is work for whoever is asked: seldom while it takes long, often enough to lose little.
+SHORTEST_S, LONGEST_S = 0.005, 0.05
+SHARE = 0.1
 
 
 async def until(
@@ -19,14 +21,15 @@ async def until(
 
     `saying` gives what a failure should show beside the condition.
     """
-    deadline = time.monotonic() + within_s
+    began = time.monotonic()
     while True:
         holds = condition()
         if inspect.isawaitable(holds):
             holds = await holds
         if holds:
             return
-        if time.monotonic() > deadline:
+        waited_s = time.monotonic() - began
+        if waited_s > within_s:
             line = inspect.getsource(condition).strip()
             raise AssertionError(f"Not within {within_s} s: {line} {saying()}")
-        await asyncio.sleep(INTERVAL_S)
+        await asyncio.sleep(min(max(SHORTEST_S, SHARE * waited_s), LONGEST_S))
