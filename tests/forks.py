@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class Command:
     env: Mapping[str, str]
     stdout: Path
     stderr: Path
+    stdin: Path = Path(os.devnull)
 
 
 class Fork:
@@ -66,25 +68,50 @@ def start(command: Command) -> Fork | subprocess.Popen[bytes]:
     command.stderr.touch()
     if not FULL:
         return Fork(command)
-    with command.stdout.open("ab") as stdout, command.stderr.open("ab") as stderr:
+    with (
+        command.stdin.open("rb") as stdin,
+        command.stdout.open("ab") as stdout,
+        command.stderr.open("ab") as stderr,
+    ):
         return subprocess.Popen(
             [KEYLANE, *command.arguments],
             cwd=command.cwd,
             env=command.env,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             start_new_session=True,
         )
 
 
+def run(
+    *arguments: str,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+) -> subprocess.CompletedProcess[str]:
+    """Run it to its end, by default in this folder and with this environment."""
+    with tempfile.TemporaryDirectory() as directory:
+        given, stdout, stderr = (Path(directory, name) for name in ("stdin", "stdout", "stderr"))
+        given.write_bytes(stdin)
+        variables = os.environ if env is None else env
+        command = Command(arguments, cwd or Path.cwd(), dict(variables), stdout, stderr, given)
+        process = start(command)
+        process.wait()
+        code = process.poll()
+        assert code is not None
+        return subprocess.CompletedProcess(arguments, code, stdout.read_text(), stderr.read_text())
+
+
 def _run(command: Command) -> None:
     os.setsid()
     os.chdir(command.cwd)
-    for number, path in enumerate((Path(os.devnull), command.stdout, command.stderr)):
-        opened = os.open(path, os.O_RDWR | os.O_APPEND)
+    for number, path in enumerate((command.stdin, command.stdout, command.stderr)):
+        opened = os.open(path, os.O_RDWR | os.O_APPEND if number else os.O_RDONLY)
         os.dup2(opened, number)
         os.close(opened)
+    # Else it is what multiprocessing gives its processes: nothing.
+    sys.stdin = os.fdopen(0, closefd=False)
     os.environ.clear()
     os.environ.update(command.env)
     time.tzset()

@@ -23,13 +23,13 @@ from operate.broker.local import LocalBrokerOptions, start_local_broker
 from operate.broker.places import cache_dir
 from operate.broker.ports import HOST, choose_port
 from operate.broker.process import ProcessIdentity
+from tests import forks
 from tests.brokers import BrokerAddress
 from tests.waiting import until
 
 # The first start on a machine downloads Pulsar.
 pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(300)]
 
-KEYLANE = Path(sys.executable).with_name("keylane")
 UNAVAILABLE = 69
 CONFIGURATION = 78
 
@@ -46,13 +46,8 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
     """The command, with records of its own, so that it neither sees nor stops another's brokers."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [KEYLANE, "broker", *arguments],
-            env=os.environ | {"XDG_STATE_HOME": str(tmp_path / "state")},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        env = os.environ | {"XDG_STATE_HOME": str(tmp_path / "state")}
+        return forks.run("broker", *arguments, env=env)
 
     yield run
     run("stop", "--all")

@@ -17,9 +17,9 @@ from keylane.routing import partition_of
 from keylane.settings import PulsarSettings
 from keylane.topics import ensure_destination, ensure_topic
 from operate.doctor.findings import Severity
+from tests import forks
 from tests.brokers import BrokerAddress
 from tests.doctoring import Lying, Patient, Shell, only
-from tests.forks import KEYLANE
 from tests.guarded import ADMIN, access_as, admin_options, start_guarded
 from tests.jsonforms import assert_is
 from tests.stage import anyio_backend
@@ -77,14 +77,8 @@ async def test_the_command_prints_and_ends_by_what_it_found(
     def run(
         *options: str, admin_url: str = access.admin_url, patience_s: int = 10
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [KEYLANE, "doctor", *where, "--admin-url", admin_url, *options],
-            capture_output=True,
-            check=False,
-            env={"KEYLANE_PULSAR__OPERATION_TIMEOUT_S": str(patience_s)},
-            text=True,
-            timeout=60,
-        )
+        env = {"KEYLANE_PULSAR__OPERATION_TIMEOUT_S": str(patience_s)}
+        return forks.run("doctor", *where, "--admin-url", admin_url, *options, env=env)
 
     well, missing, away = await asyncio.gather(
         asyncio.to_thread(run, "crm", "--json"),

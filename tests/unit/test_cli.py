@@ -29,6 +29,7 @@ from operate.cli import app, main
 from operate.destination import destination_of, on_destination
 from operate.exits import exit_code_of
 from operate.show import as_toml
+from tests import forks
 from tests.commandline import alone
 
 __all__ = ["alone"]
@@ -43,14 +44,7 @@ COMMANDS = [
 
 
 def in_a_process(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "from operate.cli import main; main()", *arguments],
-        capture_output=True,
-        check=False,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])} | variables,
-        text=True,
-        timeout=15,
-    )
+    return forks.run(*arguments, env=os.environ | variables)
 
 
 Keylane = Callable[..., subprocess.CompletedProcess[str]]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.forks import FORKS, KEYLANE, Command, Fork
+from tests.forks import FORKS, KEYLANE, Command, Fork, run
 from tests.waiting import until
 
 RUNNING = ("receive", "--port", "0")
@@ -25,16 +25,22 @@ def command(folder: Path, *arguments: str, **env: str) -> Command:
 @pytest.mark.parametrize("arguments", [("config", "--json"), ("keys", "list"), ("dispatch",)])
 def test_it_prints_and_ends_as_the_command_does(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     asked = command(tmp_path, *arguments, KEYLANE_TOPIC="orders", COLUMNS="80")
-    run = subprocess.run(
+    real = subprocess.run(
         [KEYLANE, *arguments], cwd=tmp_path, env=asked.env, capture_output=True, check=False
     )
 
     fork = Fork(asked)
     fork.wait()
 
-    assert fork.poll() == run.returncode
-    assert asked.stdout.read_bytes() == run.stdout
-    assert asked.stderr.read_bytes() == run.stderr
+    assert fork.poll() == real.returncode
+    assert asked.stdout.read_bytes() == real.stdout
+    assert asked.stderr.read_bytes() == real.stderr
+
+
+def test_it_reads_what_it_is_given(tmp_path: Path) -> None:
+    done = run("send", "--url", "http://127.0.0.1:9", cwd=tmp_path, stdin=b"nonsense")
+
+    assert (done.returncode, done.stdout.startswith("line 1: is no JSON")) == (65, True), done
 
 
 async def test_it_is_in_a_session_of_its_own_and_can_be_killed(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from operate.eventfile import Array, Element, open_reader, read_pieces
 from operate.send import Report, send_file
-from tests import waiting
+from tests import forks, waiting
 
 Events = list[dict[str, Any]]
 #: Answers a request, or returns None to have it accepted.
@@ -408,16 +408,8 @@ def test_events_of_a_pipe_are_sent_as_they_come(ingest: Ingest) -> None:
 # --- the command ---------------------------------------------------------------------------------
 
 
-def keylane(*arguments: str, data: bytes = b"", cwd: Path) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-c", "from operate.cli import main; main()", *arguments],
-        input=data,
-        capture_output=True,
-        check=False,
-        cwd=cwd,
-        env=_environment(),
-        timeout=15,
-    )
+def keylane(*arguments: str, data: bytes = b"", cwd: Path) -> subprocess.CompletedProcess[str]:
+    return forks.run(*arguments, cwd=cwd, env=_environment(), stdin=data)
 
 
 def _environment() -> dict[str, str]:
@@ -431,16 +423,16 @@ def test_the_command_prints_accepted_and_refused(ingest: Ingest, tmp_path: Path)
     done = keylane("send", "events.jsonl", "--url", ingest.url, cwd=tmp_path)
 
     assert done.returncode == 65
-    lines = done.stdout.decode().splitlines()
+    lines = done.stdout.splitlines()
     assert lines[0].startswith("line 3: is no JSON")
     assert lines[1] == "accepted 2, refused 1"
-    assert done.stderr == b""
+    assert done.stderr == ""
 
 
 def test_the_command_reads_standard_input_and_prints_json(ingest: Ingest, tmp_path: Path) -> None:
     done = keylane("send", "--url", ingest.url, "--json", data=b'[{"Payload":1}]', cwd=tmp_path)
 
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == {
         "accepted": 1,
         "refused": [],
@@ -456,9 +448,9 @@ def test_the_command_says_how_to_go_on(ingest: Ingest, tmp_path: Path) -> None:
     done = keylane("send", "e.jsonl", "--url", ingest.url, "--give-up-after", "0.2", cwd=tmp_path)
 
     assert done.returncode == 75
-    assert b"accepted 500, refused 0" in done.stdout
-    assert b"--start-at 501" in done.stderr
-    assert done.stderr.count(b"\n") == 1
+    assert "accepted 500, refused 0" in done.stdout
+    assert "--start-at 501" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("is_waiting_for", ["input", "the service"])
