@@ -24,7 +24,8 @@ dev: .venv/.dev-ready
 	@touch $@
 
 .venv/.dev-ready: .venv/.run-ready requirements-dev.txt
-	@$(PIP) --require-hashes -r requirements-dev.txt
+	@# Of what is installed here little is ever imported, and that compiles itself.
+	@$(PIP) --no-compile --require-hashes -r requirements-dev.txt
 	@touch $@
 
 demo: setup
