@@ -26,11 +26,10 @@ async def ensure_table(admin: PulsarAdmin, topic: str, *, keep_s: float | None =
     What was put is kept for `keep_s` seconds at least; None keeps the latest of each key for ever.
     """
     name = full_topic(topic)
-    changes = []
-    if await admin.create_topic(name):
-        changes.append(f"created {name}")
+    is_new = await admin.create_topic(name)
+    changes = [f"created {name}"] if is_new else []
     for policy, value in _policies(keep_s).items():
-        found = await admin.policy(name, policy)
+        found = None if is_new else await admin.policy(name, policy)
         if not _is_in_place(found, value):
             await admin.set_policy(name, policy, value)
             changes.append(f"set {policy} of {name}")

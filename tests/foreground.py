@@ -7,14 +7,14 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-KEYLANE = Path(sys.executable).with_name("keylane")
+from tests.forks import KEYLANE
+
 WITHIN_S = 90.0
 _LOOK_EVERY_S = 0.02
 

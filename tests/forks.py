@@ -58,8 +58,11 @@ class Fork:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
-    def wait(self) -> None:
-        self._process.join()
+    def wait(self, timeout: float | None = None) -> None:
+        self._process.join(timeout)
+        if self.poll() is None:
+            assert timeout is not None
+            raise subprocess.TimeoutExpired("keylane", timeout)
 
 
 def start(command: Command) -> Fork | subprocess.Popen[bytes]:
@@ -86,21 +89,33 @@ def start(command: Command) -> Fork | subprocess.Popen[bytes]:
 
 def run(
     *arguments: str,
+    env: Mapping[str, str],
     cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
     stdin: bytes = b"",
+    within_s: float | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run it to its end, by default in this folder and with this environment."""
+    """Run it to its end, by default in this folder; killed, with an error, if it takes longer."""
     with tempfile.TemporaryDirectory() as directory:
         given, stdout, stderr = (Path(directory, name) for name in ("stdin", "stdout", "stderr"))
         given.write_bytes(stdin)
-        variables = os.environ if env is None else env
-        command = Command(arguments, cwd or Path.cwd(), dict(variables), stdout, stderr, given)
+        command = Command(arguments, cwd or Path.cwd(), dict(env), stdout, stderr, given)
         process = start(command)
-        process.wait()
-        code = process.poll()
-        assert code is not None
-        return subprocess.CompletedProcess(arguments, code, stdout.read_text(), stderr.read_text())
+        try:
+            process.wait(within_s)
+        finally:
+            process.kill()
+        return completed(command, process)
+
+
+def completed(
+    command: Command, process: Fork | subprocess.Popen[bytes]
+) -> subprocess.CompletedProcess[str]:
+    """What became of a command that has ended."""
+    code = process.poll()
+    assert code is not None
+    return subprocess.CompletedProcess(
+        command.arguments, code, command.stdout.read_text(), command.stderr.read_text()
+    )
 
 
 def _run(command: Command) -> None:

@@ -20,7 +20,7 @@ from keylane.names import partition_topic
 from keylane.settings import PulsarSettings
 from keylane.topics import ensure_destination, ensure_topic
 from tests.brokers import BrokerAddress
-from tests.forks import Command, start
+from tests.forks import Command, completed, start
 from tests.judge import Book
 from tests.ledger import DeadLetter, Ledger, dead_letters
 from tests.processes import Process
@@ -73,14 +73,13 @@ class Stage:
         arguments = [*words, *where, "--topic", self.topic]
         name = f"{self.topic}-{next(self._numbers)}-{words[0]}"
         out, err = (self.folder / f"{name}.{kind}" for kind in ("out", "err"))
-        process = start(Command(arguments, self.folder, os.environ.copy(), out, err))
+        command = Command(arguments, self.folder, os.environ.copy(), out, err)
+        process = start(command)
         try:
             await until(lambda: process.poll() is not None, 120.0)
         finally:
             process.kill()
-        done = subprocess.CompletedProcess(
-            arguments, process.poll() or 0, out.read_text(), err.read_text()
-        )
+        done = completed(command, process)
         assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 

@@ -23,7 +23,7 @@ READ_AGAIN_AT_MOST_MS: Final = 10_000
 
 # How often a second the broker looks through all topics for what its cache holds for more than a
 # second: by default 100 times, which with some hundred topics is most of what an idle one does.
-EVICTIONS_A_SECOND: Final = 10
+EVICTIONS_A_SECOND: Final = 10.0
 
 # Enough for millions of small events; a third of what Pulsar takes by default.
 MEMORY: Final = "-Xms512m -Xmx1g -XX:MaxDirectMemorySize=1g"
@@ -73,7 +73,7 @@ def broker_settings(ports: BrokerPorts, extra: Mapping[str, str]) -> dict[str, s
         "subscriptionKeySharedConsistentHashingReplicaPoints": str(KEY_SHARED_RING_POINTS),
         "dispatcherReadFailureBackoffInitialTimeInMs": str(READ_AGAIN_MS),
         "dispatcherReadFailureBackoffMaxTimeInMs": str(READ_AGAIN_AT_MOST_MS),
-        "managedLedgerCacheEvictionFrequency": f"{EVICTIONS_A_SECOND}.0",
+        "managedLedgerCacheEvictionFrequency": str(EVICTIONS_A_SECOND),
     }
     if "advertisedListeners" in extra:
         del settings["advertisedAddress"]  # the broker refuses to start with both

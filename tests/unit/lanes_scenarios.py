@@ -10,22 +10,19 @@ says.
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
-from types import FrameType
 from typing import Final, TypeAlias
 
 from tests.unit import lanes_plots as plots
 from tests.unit.lanes_ending import check_silence, drain
+from tests.unit.lanes_hangs import ending_what_hangs
 from tests.unit.lanes_play import Play
 from tests.unit.lanes_setting import Gated, Setting
 
 VARIANTS: Final = 10
-#: Of processor time. A variant takes some hundredths of a second.
-HANGS_AFTER_S: Final = 2.0
 
 #: As a worker is by itself, but for a smaller number of attempts at once.
 PLAIN: Final = Setting(Gated(concurrency=32, meet_s=0.05, proofs=4), max_attempts=50)
@@ -107,15 +104,8 @@ def failure_of(scenario: Scenario, variant: int) -> str:
 
 def failure_or_hang_of(scenario: Scenario, variant: int) -> str:
     """The same for what may never end; only for the main thread of a process of its own."""
-    signal.signal(signal.SIGVTALRM, _end)
-    signal.setitimer(signal.ITIMER_VIRTUAL, HANGS_AFTER_S)
-    error = failure_of(scenario, variant)
-    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    return error
-
-
-def _end(_signal: int, _frame: FrameType | None) -> None:
-    raise TimeoutError("it does not end")
+    with ending_what_hangs():
+        return failure_of(scenario, variant)
 
 
 def _tell(line: str) -> None:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
-from types import FrameType
 from typing import Final
 
+from tests.unit.lanes_hangs import ending_what_hangs
 from tests.unit.schedules import draw_schedule, run_schedule
 
 #: Processes at a time; where tests run beside each other, these leave the other cores to those.
 AT_ONCE: Final = 1 if "PYTEST_XDIST_WORKER" in os.environ else os.cpu_count() or 1
 #: Seeds that one process looks through before it reports.
 BATCH = 250
-#: Of processor time. The longest schedules take a tenth of a second.
-HANGS_AFTER_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +37,11 @@ def first_failure(seeds: range) -> Found | None:
 
 def first_failure_or_hang(seeds: range) -> Found | None:
     """The same for what may never end; only for the main thread of a process of its own."""
-
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        raise TimeoutError("it does not end")
-
-    signal.signal(signal.SIGVTALRM, end)
     for seed in seeds:
-        signal.setitimer(signal.ITIMER_VIRTUAL, HANGS_AFTER_S)
-        if error := failure_of(seed):
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        with ending_what_hangs():
+            error = failure_of(seed)
+        if error:
             return Found(seed, error)
-    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     return None
 
 

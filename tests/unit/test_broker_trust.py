@@ -16,7 +16,6 @@ from keylane.tls import broker_context
 TLS = {"service_url": "pulsar+ssl://broker:6651", "admin_url": "https://broker:8443"}
 
 
-@pytest.mark.anyio
 async def test_a_session_does_not_read_all_public_authorities(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -44,7 +44,7 @@ COMMANDS = [
 
 
 def in_a_process(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return forks.run(*arguments, env=os.environ | variables)
+    return forks.run(*arguments, env=os.environ | variables, within_s=15)
 
 
 Keylane = Callable[..., subprocess.CompletedProcess[str]]

@@ -38,9 +38,16 @@ def test_it_prints_and_ends_as_the_command_does(tmp_path: Path, arguments: tuple
 
 
 def test_it_reads_what_it_is_given(tmp_path: Path) -> None:
-    done = run("send", "--url", "http://127.0.0.1:9", cwd=tmp_path, stdin=b"nonsense")
+    done = run(
+        "send", "--url", "http://127.0.0.1:9", cwd=tmp_path, env=os.environ, stdin=b"nonsense"
+    )
 
     assert (done.returncode, done.stdout.startswith("line 1: is no JSON")) == (65, True), done
+
+
+def test_one_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    with pytest.raises(subprocess.TimeoutExpired):
+        run(*RUNNING, cwd=tmp_path, env=os.environ, within_s=0.1)
 
 
 async def test_it_is_in_a_session_of_its_own_and_can_be_killed(tmp_path: Path) -> None:

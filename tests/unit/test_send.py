@@ -409,7 +409,7 @@ def test_events_of_a_pipe_are_sent_as_they_come(ingest: Ingest) -> None:
 
 
 def keylane(*arguments: str, data: bytes = b"", cwd: Path) -> subprocess.CompletedProcess[str]:
-    return forks.run(*arguments, cwd=cwd, env=_environment(), stdin=data)
+    return forks.run(*arguments, cwd=cwd, env=_environment(), stdin=data, within_s=15)
 
 
 def _environment() -> dict[str, str]:
