@@ -116,6 +116,18 @@ def test_a_broker_for_minutes_compiles_less_than_one_that_is_to_last(tmp_path: P
     assert container_environment(brief)["PULSAR_GC"].endswith(" -XX:TieredStopAtLevel=1")
 
 
+@pytest.mark.parametrize(("processors", "is_given"), [(None, True), (2, True), (3, False)])
+def test_java_has_a_pool_of_threads_where_it_would_begin_one_for_each_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processors: int | None, is_given: bool
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: processors)
+
+    flags = LaunchPlan(PORTS, tmp_path, True, False, {}).java_flags
+
+    assert ("ForkJoinPool" in flags) is is_given
+    assert flags == flags.strip()
+
+
 class Fighting:
     """A broker that comes up with a lock that it fights over, so many times."""
 
