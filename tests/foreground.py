@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.forks import KEYLANE
+from tests.forks import Command, start
 
 WITHIN_S = 90.0
 _LOOK_EVERY_S = 0.02
@@ -34,16 +34,9 @@ class Foreground:
         self._stderr = folder / f"{number}.stderr"
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("KEYLANE_")}
         homes = {"TMPDIR": str(self._temporary), "XDG_STATE_HOME": str(folder / "state")}
-        with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
-            self._process = subprocess.Popen(
-                [KEYLANE, *arguments],
-                cwd=folder,
-                env=inherited | homes | env,
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                start_new_session=True,
-            )
+        self._process = start(
+            Command(arguments, folder, inherited | homes | env, self._stdout, self._stderr)
+        )
 
     @property
     def stdout(self) -> str:
@@ -54,7 +47,10 @@ class Foreground:
         return self._stderr.read_text()
 
     def wait(self) -> int:
-        return self._process.wait(WITHIN_S)
+        self._process.wait(WITHIN_S)
+        code = self._process.poll()
+        assert code is not None
+        return code
 
     def wait_for(self, words: str) -> str:
         """The first line of standard error with these words in it, from there on."""

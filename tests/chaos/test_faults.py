@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
+import aiohttp
 import pytest
 
 from operate.broker.local import LocalBroker, LocalBrokerOptions, start_local_broker
+from tests.brokers import BrokerAddress
 from tests.chaos.control import control_arm
 from tests.chaos.faults import FAULTS
 from tests.chaos.pace import SHORT
 from tests.chaos.run import Deeds, Row, Step, mixed, play
 from tests.chaos.scene import Scene
+from tests.forks import FULL
+from tests.judge import Wrong
+from tests.ledger import as_sent, sequence
+from tests.processes import Process, status_of
+from tests.stage import MakeStage
+from tests.verifying import VerifyingReceiver, fail_share
+from tests.waiting import until
 
 # A fault is followed by everything that was accepted meanwhile.
 pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(240)]
 
 SEED = 7
+
+USERS = [f"user-{number}" for number in range(50)]
+SEND_DEADLINE_S = 3.0
+#: Between two events of a user.
+EVERY_S = 0.05 if FULL else 0.2
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +106,75 @@ async def test_order_is_kept_while_the_receiver_hangs_and_is_closed(
     own_broker: LocalBroker, tmp_path: Path
 ) -> None:
     await assert_kept_through(own_broker, tmp_path, "receiver-hanging", "receiver-closed")
+
+
+async def is_ready(process: Process, expected: int, within_s: float) -> None:
+    """Wait until its readiness is answered with this status."""
+    async with aiohttp.ClientSession() as http:
+
+        async def is_answered() -> bool:
+            return await status_of(http, f"{process.url}/readyz") == expected
+
+        await until(is_answered, within_s, process.tail)
+
+
+async def refusal(url: str) -> tuple[int, str, float]:
+    """Post one event; the status, `Retry-After` and how long the answer took."""
+    began = time.monotonic()
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(f"{url}/events", json=as_sent([("nobody", 1)])) as answer,
+    ):
+        assert answer.content_type == "application/problem+json"
+        return answer.status, answer.headers["Retry-After"], time.monotonic() - began
+
+
+async def test_both_sides_recover_by_themselves_when_the_broker_is_back(
+    own_broker: LocalBroker, make_stage: MakeStage
+) -> None:
+    address = BrokerAddress.of(own_broker)
+    stage = await make_stage("crm", partitions=3, broker=address)
+    receiver = await stage.receive(VerifyingReceiver(fail_share(0.1, seed=5, delay_s=0.01)))
+    env = {"KEYLANE_INGEST__SEND_DEADLINE_S": str(SEND_DEADLINE_S)}
+    ingest = await stage.ingest(env=env)
+    ledger = stage.ledger_of(ingest)
+    options = ["--concurrency", "8", "--backoff-min", "0.3", "--max-attempts", "50"]
+    worker = await stage.dispatch("crm", receiver.url, *options)
+    before = sequence(USERS, 40)
+    await ledger.post(before)
+    await receiver.delivers(len(before) // 4, 20.0)
+
+    # Requests are on their way while the broker goes, while it is away, and when it is back.
+    is_enough = asyncio.Event()
+    posting = asyncio.create_task(
+        ledger.keep_posting(USERS, is_enough, every_s=EVERY_S, first=41, batch=10)
+    )
+    await until(lambda: len(ledger.promised) > len(before))
+    await asyncio.to_thread(own_broker.terminate)
+    stopped_at = time.monotonic()
+    await is_ready(ingest, 503, 10.0)
+    await is_ready(worker, 503, 10.0)
+    status, retry_after, took_s = await refusal(ingest.url)
+    assert status == 503
+    assert int(retry_after) >= 1
+    assert took_s < SEND_DEADLINE_S + 5  # of which it needs 0.1 s on an idle machine
+
+    await asyncio.to_thread(own_broker.restart)
+    await is_ready(ingest, 200, 30.0)
+    await is_ready(worker, 200, 30.0)
+    is_enough.set()
+    await posting
+    await receiver.delivers(len(ledger.promised), 60.0)
+
+    assert ledger.refusals
+    assert set(ledger.refusals) == {503}
+    book = receiver.book
+    assert ledger.lost(book.delivered) == []
+    verdict = book.verdict()
+    assert verdict.of(Wrong.INVERSION) == []
+    assert verdict.of(Wrong.OVERLAP) == []
+    # A broker saves acknowledgements above a hole late: what it forgot comes again.
+    assert verdict.unexplained([stopped_at], within_s=60.0) == []
 
 
 async def test_without_lanes_the_same_traffic_is_caught_out_of_order(
