@@ -1,22 +1,25 @@
 """Several workers of one command, each in a process of its own.
 
-Processes are spawned, never forked: a fork with an open client is broken. One that ends by itself
-is started again, after a delay that grows while it keeps ending; the others do its work meanwhile.
-SIGHUP is passed on where settings can be read again.
+Processes are forks where that is safe: they share what is imported already, memory included, and
+are there at once. One that ends by itself is started again, after a delay that grows while it keeps
+ending; the others do its work meanwhile. SIGHUP is passed on where settings can be read again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkContext, SpawnContext
+from multiprocessing.process import BaseProcess
 from typing import Final
 
 import structlog
@@ -35,6 +38,9 @@ RESTART_MAX_S: Final = 30.0
 STEADY_S: Final = 60.0
 #: sysexits' EX_CONFIG: a worker that can't start would not start the next time either.
 EXIT_CONFIGURATION: Final = 78
+#: How often a worker looks whether its parent is still there.
+LOOK_FOR_PARENT_EVERY_S: Final = 0.5
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 
 RunOne = Callable[[str, Settings, int], None]
 #: From the settings of now to those of processes that start later; None if they can't be used.
@@ -44,7 +50,7 @@ Renew = Callable[[Settings], Settings | None]
 @dataclass(slots=True)
 class _Worker:
     index: int
-    process: SpawnProcess | None = None
+    process: BaseProcess | None = None
     started_at: float = 0.0
     start_at: float = 0.0
     delay_s: float = RESTART_MIN_S
@@ -72,10 +78,12 @@ def supervise(
     has to call `hangup.take` when it is ready for SIGHUP, which each of them gets after `renew`.
     """
     signals = _Signals()
-    for number in (signal.SIGTERM, signal.SIGINT, *((signal.SIGHUP,) if renew else ())):
+    for number in (*_ENDING, *((signal.SIGHUP,) if renew else ())):
         signal.signal(number, signals.take)
     starting = hangup.held_back if renew else contextlib.nullcontext
     workers = [_Worker(index) for index in range(count)]
+    gc.collect()
+    gc.freeze()  # or each fork's first collection would copy what they share
     try:
         while not signals.received:
             if renew and signals.is_renewal_due:
@@ -115,12 +123,23 @@ def _look_after(worker: _Worker, name: str, settings: Settings, run_one: RunOne)
         worker.process, worker.start_at = None, now + worker.delay_s
         worker.delay_s = min(worker.delay_s * 2, RESTART_MAX_S)
     if worker.process is None and now >= worker.start_at:
-        context = multiprocessing.get_context("spawn")
-        worker.process = context.Process(
-            target=_be_worker, args=(name, settings, worker.index, run_one), name=f"{name}-worker"
-        )
-        worker.process.start()
-        worker.started_at = now
+        arguments = (name, settings, worker.index, run_one)
+        process = _context().Process(target=_be_worker, args=arguments, name=f"{name}-worker")
+        # A fork has our handlers until it sets its own: what came until then would be lost.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+        worker.process, worker.started_at = process, now
+
+
+def _context() -> ForkContext | SpawnContext:
+    """Processes are spawned where a fork would be broken: beside threads or a Pulsar client."""
+    is_alone = threading.active_count() == 1 and "_pulsar" not in sys.modules
+    if is_alone and sys.platform == "linux":
+        return multiprocessing.get_context("fork")
+    return multiprocessing.get_context("spawn")
 
 
 def _sleep_until_something_ends(workers: list[_Worker]) -> None:
@@ -157,6 +176,8 @@ def own_signals() -> Sequence[signal.Signals]:
 
 def _be_worker(name: str, settings: Settings, index: int, run_one: RunOne) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     configure_logging(settings.log.format, settings.log.level)
     _end_with_parent()
     try:
@@ -167,15 +188,17 @@ def _be_worker(name: str, settings: Settings, index: int, run_one: RunOne) -> No
 
 
 def _end_with_parent() -> None:
-    """Take the parent's death for SIGTERM, or a killed parent would leave workers behind."""
-    import threading
+    """Take the parent's death for SIGTERM, or a killed parent would leave workers behind.
 
+    `multiprocessing` notices it by a pipe that workers which are forked later hold open as well.
+    """
     parent = multiprocessing.parent_process()
     if parent is None:
         return
 
     def watch() -> None:
-        parent.join()
+        while os.getppid() == parent.pid:
+            time.sleep(LOOK_FOR_PARENT_EVERY_S)
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
