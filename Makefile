@@ -1,7 +1,8 @@
 # `make demo` runs the main job once, `make test` passes the tests. Every target sets up what it needs.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Of what is installed most is never imported; the rest compiles itself when it is.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 # Some two hundred processes of ours start in the tests: none should compile everything anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -24,8 +25,7 @@ dev: .venv/.dev-ready
 	@touch $@
 
 .venv/.dev-ready: .venv/.run-ready requirements-dev.txt
-	@# Of what is installed here little is ever imported, and that compiles itself.
-	@$(PIP) --no-compile --require-hashes -r requirements-dev.txt
+	@$(PIP) --require-hashes -r requirements-dev.txt
 	@touch $@
 
 demo: setup
