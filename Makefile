@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Of what is installed most is never imported; the rest compiles itself when it is.
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+INSTALL := install --quiet --disable-pip-version-check --no-compile --require-hashes
+PIP := $(BIN)/python -m pip
 
 # Some two hundred processes of ours start in the tests: none should compile everything anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -17,15 +18,17 @@ dev: .venv/.dev-ready
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Keylane needs Python 3.11 or newer: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 69; }
 	@echo "setting up .venv (once)"
-	@$(PYTHON) -m venv .venv
-	@# The pip that comes with Python 3.11 takes twice as long for what follows.
-	@$(PIP) --require-hashes -r requirements-pip.txt
-	@$(PIP) --require-hashes -r requirements.txt
-	@$(PIP) --no-deps --no-build-isolation -e .
+	@# The pip that comes with Python 3.11 takes twice as long for what follows, so it only has to
+	@# install another; where Python has none of its own, as on Debian, the folder gets one first.
+	@$(PYTHON) -m venv --without-pip .venv
+	@$(PYTHON) -m pip --python $(BIN)/python $(INSTALL) -r requirements-pip.txt 2>/dev/null || \
+	  { $(PYTHON) -m venv .venv && $(PIP) $(INSTALL) -r requirements-pip.txt; }
+	@$(PIP) $(INSTALL) -r requirements.txt
+	@$(PIP) install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 .venv/.dev-ready: .venv/.run-ready requirements-dev.txt
-	@$(PIP) --require-hashes -r requirements-dev.txt
+	@$(PIP) $(INSTALL) -r requirements-dev.txt
 	@touch $@
 
 demo: setup
