@@ -37,10 +37,10 @@ demo: setup
 up: setup
 	@$(BIN)/keylane up
 
-# Tests wait for a fifth of their time, so three processes keep two cores busy. They share a broker;
-# a file's tests stay together.
+# Tests wait for much of their time, so four processes keep two cores busy. They share a broker; a
+# file's tests stay together.
 test: check
-	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 
 check: dev
 	@$(BIN)/ruff check .

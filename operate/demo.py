@@ -118,7 +118,8 @@ def _kept_on_failure(tell: Tell) -> Iterator[_Folder]:
 
 def _run_on(settings: Settings, which: str, folder: Path, tell: Tell) -> Report:
     began = time.monotonic()
-    with local_broker(which, LocalBrokerOptions(is_short_lived=True), tell) as local:
+    options = LocalBrokerOptions(is_short_lived=True, log_level="warn")
+    with local_broker(which, options, tell) as local:
         demo = Demo(settings, local, folder, tell)
         if local:
             evidence = interrupt.run(demo.run)

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import pytest
 
@@ -66,7 +66,7 @@ class SharedBroker:
             fcntl.flock(self._starting, fcntl.LOCK_UN)
 
     def _start(self) -> BrokerAddress:
-        self._started = _start_quickly()
+        self._started = _start_quickly("warn")
         address = BrokerAddress.of(self._started)
         if self._started.admin_tool() is not None:
             self._address.write_text(json.dumps(asdict(replace(address, started=None))))
@@ -119,18 +119,18 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def _killable_broker() -> Iterator[LocalBroker]:
-    with _start_quickly() as broker:
+    with _start_quickly("info") as broker:
         yield broker
 
 
-def _start_quickly() -> LocalBroker:
+def _start_quickly(log_level: Literal["info", "warn"]) -> LocalBroker:
     """One for minutes. The first on a machine ends at once: then all others start sooner."""
 
     def others_may_start(broker: LocalBroker) -> None:
         if not broker.run.writes_archive:
             fcntl.flock(only_one, fcntl.LOCK_UN)
 
-    options = LocalBrokerOptions(is_short_lived=True)
+    options = LocalBrokerOptions(is_short_lived=True, log_level=log_level)
     cache_dir().mkdir(parents=True, exist_ok=True)
     with (cache_dir() / "first-broker.lock").open("w") as only_one:
         fcntl.flock(only_one, fcntl.LOCK_EX)

@@ -15,6 +15,8 @@ GARBAGE_AT: Final = 20_000
 #: Takes minutes, most of it in a process beside that of the tests.
 _LONGEST: Final = "test_lanes_model.py"
 
+gc.set_threshold(GARBAGE_AT)
+
 # Each call of the command makes the tree of all commands anew, which takes a tenth of a second.
 _command_of = functools.cache(typer.main.get_command)
 setattr(typer.main, "get_command", _command_of)  # noqa: B010  not by name: it is a function to mypy
@@ -31,4 +33,3 @@ def pytest_collection_finish() -> None:
     """Thousands of tests are no garbage: to look at them again and again takes time."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(GARBAGE_AT)

@@ -55,6 +55,7 @@ class LaunchPlan:
     outlives_owner: bool
     extra_conf: Mapping[str, str]
     is_short_lived: bool = False
+    log_level: str = "info"
 
     @property
     def java_flags(self) -> str:

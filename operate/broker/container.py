@@ -64,6 +64,7 @@ def container_environment(plan: LaunchPlan) -> dict[str, str]:
     return {
         "PULSAR_MEM": MEMORY,
         "PULSAR_GC": plan.java_flags,
+        "PULSAR_LOG_LEVEL": plan.log_level,
         **{f"PULSAR_PREFIX_{name}": value for name, value in settings.items()},
     }
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Protocol, Self, TypeAlias
+from typing import Final, Literal, Protocol, Self, TypeAlias
 
 from keylane.errors import BrokerUnavailable
 from operate.broker.config import BrokerPorts, LaunchPlan
@@ -97,6 +97,9 @@ class LocalBrokerOptions:
     extra_conf: Mapping[str, str] = field(default_factory=dict)
     outlives_owner: bool = False  # for `keylane broker start`; else it dies with this process
     is_short_lived: bool = False  # for minutes and few events: it starts sooner, and is slower
+    # `warn` saves an eighth of the start. Who kills a broker and starts it again needs `info`: by
+    # such a line it is seen that it fights over the dead one's lock.
+    log_level: Literal["info", "warn"] = "info"
 
 
 class LocalBroker:
@@ -313,6 +316,7 @@ def _prepare(make_run: MakeRun, options: LocalBrokerOptions) -> LocalBroker:
         options.outlives_owner,
         options.extra_conf,
         options.is_short_lived,
+        options.log_level,
     )
     return LocalBroker(make_run(plan), ports, data)
 

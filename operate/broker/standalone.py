@@ -152,6 +152,7 @@ class StandaloneRun:
 
     def _environment(self) -> dict[str, str]:
         env = self._installation.environment(self._data_dir, MEMORY, self._plan.java_flags)
+        env["PULSAR_LOG_LEVEL"] = self._plan.log_level
         return self._archive.added_to(env, self._data_dir, writes=self.writes_archive)
 
     def _write_command(self) -> list[str]:

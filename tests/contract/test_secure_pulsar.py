@@ -66,9 +66,8 @@ def fortress(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fortress]:
     authority = Authority(folder, "authority")
     server = authority.sign("server", address=HOST)
     service_port, admin_port = choose_port(0, ""), choose_port(0, "")
-    options = LocalBrokerOptions(
-        extra_conf=_conf(authority, server, service_port, admin_port), is_short_lived=True
-    )
+    conf = _conf(authority, server, service_port, admin_port)
+    options = LocalBrokerOptions(extra_conf=conf, is_short_lived=True, log_level="warn")
     with pytest.MonkeyPatch.context() as patched:
         # Else it would be asked by somebody whom it doesn't know.
         patched.setattr("operate.broker.local.LocalBroker.wait_healthy", _wait_healthy)

@@ -116,6 +116,14 @@ def test_a_broker_for_minutes_compiles_less_than_one_that_is_to_last(tmp_path: P
     assert container_environment(brief)["PULSAR_GC"].endswith(" -XX:TieredStopAtLevel=1")
 
 
+def test_a_broker_logs_what_its_owner_wants_to_know(tmp_path: Path) -> None:
+    plan = LaunchPlan(PORTS, tmp_path, True, False, {})
+    quiet = replace(plan, log_level="warn")
+
+    assert container_environment(plan)["PULSAR_LOG_LEVEL"] == "info"
+    assert container_environment(quiet)["PULSAR_LOG_LEVEL"] == "warn"
+
+
 @pytest.mark.parametrize(("processors", "is_given"), [(None, True), (2, True), (3, False)])
 def test_java_has_a_pool_of_threads_where_it_would_begin_one_for_each_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processors: int | None, is_given: bool
