@@ -43,7 +43,7 @@ class Machine:
         self.started: list[Started] = []
         self.tool: Path | None = Path("pulsar-admin")
 
-    def start(self) -> Started:
+    def start(self, _log_level: str) -> Started:
         self.started.append(Started(len(self.started), self.tool))
         return self.started[-1]
 
