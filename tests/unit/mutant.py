@@ -6,7 +6,6 @@ import contextlib
 import io
 import os
 import runpy
-import shutil
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -17,17 +16,16 @@ from typing import Final
 from tests.forks import FORKS
 
 ROOT: Final = Path(__file__).parents[2]
-#: What the schedules and scenarios need of the project.
+#: What the schedules and scenarios need of the project, but for `keylane`, in which no mutant is.
 COPIED: Final = (
-    "keylane",
-    "dispatch",
+    "dispatch/*",
     "pyproject.toml",
     "tests/unit/schedules.py",
     "tests/unit/lanes_*.py",
     "tests/unit/__pycache__/schedules.*",
     "tests/unit/__pycache__/lanes_*",
 )
-OURS: Final = frozenset({"keylane", "dispatch", "tests"})
+OURS: Final = frozenset({"dispatch", "tests"})
 SCHEDULES: Final = ("tests.unit.schedules", "--hangs", "--schedules")
 SCENARIOS: Final = "tests.unit.lanes_scenarios"
 #: Every mutant is found among the first so many.
@@ -81,10 +79,7 @@ def prepare(mutant: Mutant | None, into: Path) -> None:
     for source in (path for pattern in COPIED for path in ROOT.glob(pattern)):
         target = into / source.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, copy_function=os.symlink)
-        else:
-            target.symlink_to(source)
+        target.symlink_to(source)
     if mutant:
         broken = into / mutant.file
         whole = broken.read_text()
