@@ -12,8 +12,14 @@ pytest_plugins = ["tests.brokers"]
 
 #: New objects until Python looks for garbage, 700 by default; 4 % of the tests' time.
 GARBAGE_AT: Final = 20_000
-#: Takes minutes, most of it in a process beside that of the tests.
-_LONGEST: Final = "test_lanes_model.py"
+#: Take tens of seconds, in processes of their own or waiting.
+_LONGEST: Final = (
+    "test_lanes_model.py",
+    "test_lanes_mutants.py",
+    "test_ingest_sockets.py",
+    "test_send.py",
+    "test_worker_pace.py",
+)
 
 gc.set_threshold(GARBAGE_AT)
 
@@ -25,7 +31,8 @@ setattr(typer.testing, "_get_command", _command_of)  # noqa: B010  the same
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first, or the others would wait for it in the end."""
-    items.sort(key=lambda item: item.path.name != _LONGEST)
+    places = {name: place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.hookimpl(trylast=True)
