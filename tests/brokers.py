@@ -11,8 +11,6 @@ import fcntl
 import json
 import os
 import sys
-import urllib.request
-import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -100,15 +98,6 @@ def local_broker(
     of_run = of_process.parent if "PYTEST_XDIST_WORKER" in os.environ else of_process
     shared = pytestconfig.stash[_SHARED] = SharedBroker(of_run)
     return shared.address()
-
-
-@pytest.fixture(scope="module")
-def namespace(local_broker: BrokerAddress) -> str:
-    """One for a file's topics: at most calls about a topic Pulsar lists all of its namespace."""
-    name = f"public/tests-{uuid.uuid4().hex[:12]}"
-    url = f"{local_broker.admin_url}/admin/v2/namespaces/{name}"
-    with urllib.request.urlopen(urllib.request.Request(url, method="PUT")):
-        return name
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

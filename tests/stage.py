@@ -31,18 +31,11 @@ from tests.waiting import until
 class Stage:
     """What a test runs; everything that it started ends with it."""
 
-    def __init__(
-        self,
-        broker: BrokerAddress,
-        folder: Path,
-        partitions: int,
-        namespace: str = "public/default",
-    ) -> None:
+    def __init__(self, broker: BrokerAddress, folder: Path, partitions: int) -> None:
         self.broker = broker
         self.folder = folder
         self.partitions = partitions
-        self.name = f"e2e-{uuid.uuid4().hex[:12]}"
-        self.topic = f"{namespace}/{self.name}"
+        self.topic = f"e2e-{uuid.uuid4().hex[:12]}"
         self._exits = contextlib.AsyncExitStack()
         self._processes: list[Process] = []
         self._receivers: list[VerifyingReceiver] = []
@@ -68,7 +61,7 @@ class Stage:
         broker = self.broker
         service_url = service_url or broker.service_url
         where = ["--service-url", service_url, "--admin-url", broker.admin_url]
-        log = self.folder / f"{self.name}-{next(self._numbers)}-{arguments[0]}.log"
+        log = self.folder / f"{self.topic}-{next(self._numbers)}-{arguments[0]}.log"
         process = Process([*arguments, *where, "--topic", self.topic], log, dict(env or {}))
         self._processes.append(process)
         self._exits.push_async_callback(process.close)
@@ -78,7 +71,7 @@ class Stage:
         """Run a command on this topic to its end, which has to be with this code."""
         where = ["--service-url", self.broker.service_url, "--admin-url", self.broker.admin_url]
         arguments = [*words, *where, "--topic", self.topic]
-        name = f"{self.name}-{next(self._numbers)}-{words[0]}"
+        name = f"{self.topic}-{next(self._numbers)}-{words[0]}"
         out, err = (self.folder / f"{name}.{kind}" for kind in ("out", "err"))
         command = Command(arguments, self.folder, os.environ.copy(), out, err)
         process = start(command)
@@ -168,20 +161,14 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-async def make_stage(
-    local_broker: BrokerAddress, namespace: str, tmp_path: Path
-) -> AsyncIterator[MakeStage]:
+async def make_stage(local_broker: BrokerAddress, tmp_path: Path) -> AsyncIterator[MakeStage]:
     """`make_stage("crm", partitions=3)`: a topic with this destination, nothing running yet."""
     async with contextlib.AsyncExitStack() as stages:
 
         async def make(
             *destinations: str, partitions: int = 3, broker: BrokerAddress | None = None
         ) -> Stage:
-            stage = (
-                Stage(broker, tmp_path, partitions)
-                if broker
-                else Stage(local_broker, tmp_path, partitions, namespace)
-            )
+            stage = Stage(broker or local_broker, tmp_path, partitions)
             stages.push_async_callback(stage.close)
             await stage.set_up(*destinations)
             return stage

@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from keylane.apikeys import create_key, revoke
-from keylane.names import full_topic
 from tests.processes import Process
 from tests.redisserver import RedisServer, redis_program_is_there, redis_server
 from tests.stage import MakeStage
@@ -100,8 +99,7 @@ async def test_events_of_a_tenant_go_to_its_own_topic(
 ) -> None:
     stage = await make_stage("crm")
     file = tmp_path / "keys.json"
-    topic = full_topic(f"{stage.topic}-acme")
-    own = create_key(file, "acme", topic=topic)
+    own = create_key(file, "acme", topic=f"persistent://public/default/{stage.topic}-acme")
     ingest = await stage.ingest("--keys-file", str(file))
 
     status = await post(f"{ingest.url}/events", EVENT, Authorization=f"Bearer {own.text}")
@@ -109,7 +107,7 @@ async def test_events_of_a_tenant_go_to_its_own_topic(
     assert status == 202
     assert await stage.stored() == 0
     async with stage.admin() as admin:
-        assert await admin.partitions(topic) == 3
+        assert await admin.partitions(f"persistent://public/default/{stage.topic}-acme") == 3
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:

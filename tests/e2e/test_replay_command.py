@@ -123,7 +123,7 @@ class Scene:
 
     async def forget_all(self) -> None:
         """As a retention that has passed does: nothing is kept of what is acknowledged."""
-        root = f"{self.stage.broker.admin_url}/admin/v2/persistent"
+        root = f"{self.stage.broker.admin_url}/admin/v2/persistent/public/default"
         async with aiohttp.ClientSession() as http:
             for n in range(PARTITIONS):
                 part = f"{root}/{self.stage.topic}-partition-{n}"

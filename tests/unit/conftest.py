@@ -4,8 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import settings
 
+from tests.forks import FULL
 from tests.unit.worker_site import Site
+
+#: Of what chance invents anew at each run, where a test doesn't say how much it needs.
+EXAMPLES = 500 if FULL else 60
+
+settings.register_profile("keylane", max_examples=EXAMPLES)
+settings.load_profile("keylane")
 
 
 @pytest.fixture
