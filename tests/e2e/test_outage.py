@@ -19,8 +19,10 @@ USERS = [f"user-{number}" for number in range(60)]
 DOWN_S = 120.0 if FULL else 6.0
 EVERY_S = 0.3
 FOUND_OUT_S = 3.0
-#: One retry is all that an event may spend; an outage of many backoffs would use that up.
-OPTIONS = ["--max-attempts", "2", "--backoff-min", "0.2", "--backoff-max", "0.5"]
+#: One retry is all that an event may spend; an outage of many backoffs would use that up. It comes
+#: after the next events of all users: of an outage that begins among those of some, what has just
+#: been delivered to the others says otherwise until then.
+OPTIONS = ["--max-attempts", "2", "--backoff-min", "0.8", "--backoff-max", "1"]
 
 
 async def a_steady_stream(ledger: Ledger, is_enough: asyncio.Event) -> None:
