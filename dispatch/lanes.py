@@ -86,6 +86,9 @@ class Lanes:
     def arrive(self, number: int, message: Received, now: float) -> None:
         """A message came in; the order of calls is the order of arrival."""
         partition = self.partitions[number]
+        if now > partition.stepped_at:
+            # What passed before it came, nobody has waited with it.
+            partition.step(now, self.options.freeze_s)
         position = message.position
         key = message.key or position
         lane = partition.lanes.get(key)
@@ -228,17 +231,18 @@ class Lanes:
     def take_commands(self) -> Commands:
         return self.commands.take()
 
-    def wake_at(self, now: float) -> float | None:
-        """When `advance` is next of use, if nothing else happens."""
-        times = [p.next_burst for p in self.partitions.values() if p.owes_redelivery]
-        times += [now + p.settled_in_s for p in self.partitions.values() if p.is_settling]
-        timer_at = self._timers.next_at()
-        if timer_at is not None:
-            times.append(timer_at)
+    def wake_at(self, now: float) -> float:
+        """When `advance` is next of use, if nothing else happens; infinity if never."""
+        at = self._timers.next_at()
         if self._tally.counts[State.AWAITED]:
             # The clock of receiving time needs its steps.
-            times.append(now + MAX_STEP_S)
-        return max(now, min(times)) if times else None
+            at = min(at, now + MAX_STEP_S)
+        for partition in self.partitions.values():
+            if partition.owes_redelivery:
+                at = min(at, partition.next_burst)
+            if partition.is_settling:
+                at = min(at, now + partition.settles_in_s)
+        return max(now, at)
 
     def may_receive(self, now: float) -> bool:
         """The receive gate, to be asked after every step."""

@@ -127,7 +127,7 @@ class Partition:
     next_burst: float = 0.0
 
     def step(self, now: float, freeze_s: float) -> None:
-        if self.is_receiving and self.is_connected and self.is_trusted:
+        if self.can_receive:
             passed_s = now - self.stepped_at
             self.received_s += min(passed_s, MAX_STEP_S)
             self.calm_s += min(passed_s, CALM_STEP_S)
@@ -177,14 +177,20 @@ class Partition:
         return now - oldest.head_since if oldest else 0.0
 
     @property
-    def is_settling(self) -> bool:
-        """Whether a lane waits for a predecessor."""
-        return bool(self.settling or self.meeting)
+    def can_receive(self) -> bool:
+        """Whether messages can reach us."""
+        return self.is_receiving and self.is_connected and self.is_trusted
 
     @property
-    def settled_in_s(self) -> float:
-        """When the first of those that wait for a predecessor need not any longer."""
-        return min(queue[0][0] for queue in (self.settling, self.meeting) if queue) - self.calm_s
+    def is_settling(self) -> bool:
+        """Whether a lane waits for a predecessor, and one may come."""
+        return bool(self.settling or self.meeting) and self.can_receive
+
+    @property
+    def settles_in_s(self) -> float:
+        """When the clock `calm_s` needs its next step for those that wait for a predecessor."""
+        until = min(queue[0][0] for queue in (self.settling, self.meeting) if queue)
+        return min(until - self.calm_s, CALM_STEP_S)
 
     @property
     def connected_s(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterator
 from enum import IntEnum
 from itertools import count
@@ -52,5 +53,5 @@ class Timers:
         while self._heap and self._heap[0].at <= now:
             yield heapq.heappop(self._heap)
 
-    def next_at(self) -> float | None:
-        return self._heap[0].at if self._heap else None
+    def next_at(self) -> float:
+        return self._heap[0].at if self._heap else math.inf

@@ -10,7 +10,6 @@ they came to; leave the subscription, which gives everything else back in order.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -307,9 +306,7 @@ class Worker:
 
     def _set_timer(self) -> None:
         now = self._loop.time()
-        at = min(
-            self._lanes.wake_at(now) or math.inf, self._pace.wake_at(now), now + CONNECTION_CHECK_S
-        )
+        at = min(self._lanes.wake_at(now), self._pace.wake_at(now), now + CONNECTION_CHECK_S)
         at = max(at, now)
         if self._timer:
             # A timer that rings a little early costs less than one that is set anew each step.

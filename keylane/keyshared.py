@@ -158,7 +158,8 @@ class KeySharedSubscription:
                     self._file(position, self._log.at(position).key_hash)
             self._unhashed.clear()
             for member in self._members.values():
-                self._send_waiting(member, sent)
+                if member.waiting:
+                    self._send_waiting(member, sent)
         self._send_new(sent)
         return sent
 
@@ -175,9 +176,11 @@ class KeySharedSubscription:
                 sent.append(self._send(member, self._log.at(position)))
 
     def _send_new(self, sent: list[tuple[str, MemoryMessage]]) -> None:
+        messages = self._log.messages
+        if self._next >= len(messages):
+            return
         permits = sum(max(0, m.permits) for m in self._members.values())
         limit = min(self._look_ahead_per_consumer * len(self._members), self._look_ahead)
-        messages = self._log.messages
         while permits > 0 and self._next < len(messages) and len(self._replay) < limit:
             message = messages[self._next]
             self._next += 1

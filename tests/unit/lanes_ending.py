@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dispatch.partition import MAX_STEP_S
 from tests.unit.lanes_verify import verify_nothing_is_left
 from tests.unit.lanes_worker import Worker
 from tests.unit.lanes_world import World
@@ -32,7 +33,7 @@ def drain(world: World) -> None:
             succeeded += _succeed(world, which)
         # Where nobody attempts anything, all wait for some time to pass.
         tick_s = SHORTEST_TICK_S if succeeded else min(2 * tick_s, LONGEST_TICK_S)
-        world.pass_time(tick_s)
+        world.sleep(tick_s)
     world.check()
     if not _is_drained(world):
         world.judge.breaks(f"it does not drain: {world.told()}")
@@ -63,10 +64,9 @@ def check_silence(world: World) -> None:
     """Let a long time pass in which nothing happens; then nothing must be left anywhere."""
     end = world.now + SILENCE_S
     while world.now < end and any(worker.has_lanes for worker in world.workers):
-        # The clock of receiving time takes only short steps.
-        world.skip(0.25)
+        world.skip(MAX_STEP_S, [worker for worker in world.workers if worker.has_lanes])
     for _ in range(2):
-        world.skip(GENERATION_S)
+        world.skip(GENERATION_S, world.workers)
     for worker in world.workers:
         verify_nothing_is_left(worker.lanes)
         statistics = worker.lanes.statistics(world.now)

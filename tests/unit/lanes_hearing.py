@@ -47,6 +47,8 @@ class Hearing:
     def hear(self, lanes: Lanes, now: float) -> None:
         """What has come in by now; lanes that asked have leave."""
         self._hear_until(now - self._table.lag_s)
+        if not self._asks:
+            return
         for asked_at, ask in [a for a in self._asks if a[0] + LOOK_S <= now]:
             self._hear_until(asked_at)
             lanes.clear(ask, now)
@@ -68,7 +70,8 @@ class Hearing:
             self._heard += 1
 
     def next_at(self) -> float:
-        return min((asked_at + LOOK_S for asked_at, _ in self._asks), default=math.inf)
+        # They ask in the order of time.
+        return self._asks[0][0] + LOOK_S if self._asks else math.inf
 
     def divert(self, lanes: Lanes, entry: Entry, user: str) -> bool:
         """Give it up untried if its user is held."""

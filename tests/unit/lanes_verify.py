@@ -143,6 +143,6 @@ def verify_nothing_is_left(lanes: Lanes) -> None:
         for lately in (partition.finished, partition.served, partition.known, partition.notes):
             assert not lately._current
             assert not lately._previous
-    assert lanes._timers.next_at() is None
+    assert lanes._timers.next_at() == math.inf
     assert not lanes._turns
     assert lanes._tally.counts == [0] * len(State)

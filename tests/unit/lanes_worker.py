@@ -54,6 +54,8 @@ class Worker:
         self.name = name
         self.lanes = Lanes(replace(setting.options, burst=setting.burst))
         self._setting = setting
+        #: They are given to the broker so many at once, as the client does.
+        self._permits_at_once = max(1, setting.queue // 2)
         self._subscription = subscription
         self._judge = judge
         self._user_of = user_of
@@ -341,7 +343,7 @@ class Worker:
             self._judge.give_back(positions)
             self._subscription.negative_acknowledge(self.name, positions)
             is_giving_back = True
-        if self._owed_permits >= max(1, self._setting.queue // 2):
+        if self._owed_permits >= self._permits_at_once:
             self._subscription.permits(self.name, self._owed_permits)
             self._owed_permits = 0
         if self._asked_at < math.inf and self._answer_at == math.inf:
@@ -367,10 +369,17 @@ class Worker:
         elif self.is_dead:
             self.lost_at = min(self.lost_at, now + 1.0)
 
-    def plan_link(self) -> float:
-        """When something happens to its connection next."""
-        at = min(self.lost_at, self.notices_at, self.connects_at, self.heals_at, self.thaws_at)
-        return at if self.is_frozen or self.is_dead else min(at, self.late_at)
+    def due_at(self) -> float:
+        """When it takes its next step, or something happens to its connection."""
+        return min(
+            self.next_at,
+            self.lost_at,
+            self.notices_at,
+            self.connects_at,
+            self.heals_at,
+            self.thaws_at,
+            math.inf if self.is_frozen or self.is_dead else self.late_at,
+        )
 
     def check(self) -> None:
         """What must be true of it between any two steps."""
@@ -381,8 +390,7 @@ class Worker:
         assert len(self.burying) == counts[State.DEAD_LETTERING]
 
     def _plan(self, now: float) -> None:
-        wakes_at = self.lanes.wake_at(now)
-        at = min(now + STEP_S, math.inf if wakes_at is None else wakes_at, self.hearing.next_at())
+        at = min(now + STEP_S, self.lanes.wake_at(now), self.hearing.next_at())
         if self.can_reach:
             if self._acks:
                 at = min(at, self._acks[0][0])

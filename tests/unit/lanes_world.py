@@ -7,7 +7,7 @@ destinations. What goes wrong is in tests/unit/lanes_faults.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from dispatch.commands import Note
 from keylane.broker import OutgoingMessage, Position
@@ -185,23 +185,28 @@ class World:
     # Time
 
     def pass_time(self, seconds: float) -> None:
+        """Let everybody live, and take a step at the end: a worker's shell does every 20 ms."""
+        self.sleep(seconds)
+        for worker in list(self.workers):
+            self._live(worker)
+        self.settle()
+
+    def sleep(self, seconds: float) -> None:
         """Let everybody live; a step of each whenever it has something to do."""
         end = self.now + seconds
         while True:
-            at = min((min(w.next_at, w.plan_link()) for w in self.workers), default=math.inf)
-            at = min([at, *(ghost[0] for ghost in self.ghosts)])
+            at = min((worker.due_at() for worker in self.workers), default=math.inf)
+            if self.ghosts:
+                at = min(at, *(ghost[0] for ghost in self.ghosts))
             if at >= end:
                 break
             self.now = max(self.now, at)
             self._lay_ghosts()
             for worker in list(self.workers):
-                if worker.next_at <= self.now or worker.plan_link() <= self.now:
+                if worker.due_at() <= self.now:
                     self._live(worker)
             self.settle()
         self.now = end
-        for worker in list(self.workers):
-            self._live(worker)
-        self.settle()
 
     def _live(self, worker: Worker) -> None:
         now = self.now
@@ -303,15 +308,17 @@ class World:
         """Whoever can be reached hears what was said a moment ago."""
         if not self.hears:
             self._notes.clear()
-        for at, note in self._notes:
-            if at <= self.now:
-                for worker in self.workers:
-                    if worker.can_reach:
-                        worker.lanes.learn(PARTITION, note)
-        self._notes = [said for said in self._notes if said[0] > self.now]
+        if self._notes:
+            for at, note in self._notes:
+                if at <= self.now:
+                    for worker in self.workers:
+                        if worker.can_reach:
+                            worker.lanes.learn(PARTITION, note)
+            self._notes = [said for said in self._notes if said[0] > self.now]
         for worker in self.workers:
-            self._notes += [(self.now + NOTE_S, note) for note in worker.notes]
-            worker.notes.clear()
+            if worker.notes:
+                self._notes += [(self.now + NOTE_S, note) for note in worker.notes]
+                worker.notes.clear()
 
     def _hand_over(self, *, skip_replay: bool = False) -> None:
         sent = self.subscription.dispatch(skip_replay=skip_replay)
@@ -350,10 +357,10 @@ class World:
             if worker.is_touched and not worker.is_dead:
                 worker.check()
 
-    def skip(self, seconds: float) -> None:
-        """Let everybody take one step, so much later."""
+    def skip(self, seconds: float, workers: Iterable[Worker]) -> None:
+        """Let these take one step, so much later."""
         self.now += seconds
-        for worker in list(self.workers):
+        for worker in list(workers):
             self._live(worker)
         self.settle()
 

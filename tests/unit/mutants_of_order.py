@@ -153,14 +153,14 @@ MUTANTS: Final = (
     ),
     in_partition(
         "the clock of receiving time runs behind a closed gate",
-        "        if self.is_receiving and self.is_connected and self.is_trusted:\n",
-        "        if self.is_connected and self.is_trusted:\n",
+        "        return self.is_receiving and self.is_connected and self.is_trusted\n",
+        "        return self.is_connected and self.is_trusted\n",
         first=2319,
     ),
     in_partition(
         "the clock of receiving time runs though the broker does not answer",
-        "        if self.is_receiving and self.is_connected and self.is_trusted:\n",
-        "        if self.is_receiving and self.is_connected:\n",
+        "        return self.is_receiving and self.is_connected and self.is_trusted\n",
+        "        return self.is_receiving and self.is_connected\n",
         first=2734,
     ),
     in_partition(

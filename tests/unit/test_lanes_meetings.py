@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from tests.unit.lanes_desk import Desk
@@ -221,3 +223,33 @@ def test_an_event_of_a_user_seen_lately_does_not_wait() -> None:
     desk.wait(11.0)
     desk.arrive("Ada", 3)
     assert desk.running == {}
+
+
+def test_a_wait_for_a_predecessor_begins_when_the_event_comes_though_nothing_happened_before() -> (
+    None
+):
+    desk = Desk(meet_s=0.05)
+    desk.now += 1
+    desk.arrive("Ada", 2)
+    desk.wait(0.04)
+    assert desk.running == {}
+    desk.arrive("Ada", 1)
+    desk.wait(0.02)
+    assert list(desk.running) == [1]
+
+
+def test_a_wait_for_a_predecessor_takes_no_longer_where_nothing_else_happens() -> None:
+    desk = Desk(settle_s=0.2)
+    came_at = desk.now
+    desk.arrive("Ada", 1, count=1)
+    while not desk.running:
+        desk.now = desk.lanes.wake_at(desk.now)
+        desk.step()
+    assert desk.now - came_at == pytest.approx(0.2)
+
+
+def test_nothing_rings_for_those_who_wait_for_a_predecessor_while_nothing_can_come() -> None:
+    desk = Desk(settle_s=0.2)
+    desk.arrive("Ada", 1, count=1)
+    desk.lanes.disconnect(0, desk.now)
+    assert desk.lanes.wake_at(desk.now) == math.inf
