@@ -397,7 +397,7 @@ class TestSimulation:
 
         simulation.step([stuck.of(0), stuck.of(1), users.of(0)])
         # For users not seen before it is waited a moment whether more comes.
-        simulation.pass_time(0.1)
+        simulation.pass_time(0.25)
         assert (simulation.failed, simulation.acknowledged) == (2, 1)
 
         simulation.pass_time(2.0)
