@@ -49,6 +49,7 @@ class Lanes:
         self.partitions = Partitions()
         self._turns = Turns(self._tally, options)
         self.passing = Passing(options, self.partitions, self.commands, self._turns, self.arrive)
+        self._once_more_limit = options.once_more_lanes
         self._late = 0
 
     # What happens
@@ -250,7 +251,7 @@ class Lanes:
         is_open = self._tally.open_gate(now, is_anything_ready=self._turns.can_start)
         if is_open != was_open:
             self.partitions.receive(is_open=is_open)
-        self.partitions.limit_once_more(self._turns.once_more, self.options.once_more_lanes)
+        self.partitions.limit_once_more(self._turns.once_more, self._once_more_limit)
         return is_open
 
     @property

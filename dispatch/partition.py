@@ -69,6 +69,9 @@ class Lately(Generic[_K, _V]):
             self._turned_at = now
 
 
+#: How often it is looked for what to forget, at most. Less often would let more come together.
+FORGETS_EVERY_S: Final = 0.25
+
 #: Lanes, each with the time at which it need not wait any longer.
 Waiting: TypeAlias = deque[tuple[float, Lane]]
 
@@ -125,6 +128,7 @@ class Partition:
     due_tails: deque[tuple[Lane, Position]] = field(default_factory=deque)
     #: No negative acknowledgement before this.
     next_burst: float = 0.0
+    forgets_at: float = 0.0
 
     def step(self, now: float, freeze_s: float) -> None:
         if self.can_receive:
@@ -135,6 +139,11 @@ class Partition:
             self.confirmed_at = -math.inf
             self.doubted_at = now
         self.stepped_at = now
+        if now >= self.forgets_at:
+            self.forgets_at = now + FORGETS_EVERY_S
+            self._forget_older(now)
+
+    def _forget_older(self, now: float) -> None:
         self.finished.forget_older(now)
         self.served.forget_older(now)
         self.known.forget_older(now)
