@@ -21,6 +21,22 @@ _LONGEST: Final = (
     "test_send.py",
     "test_worker_pace.py",
 )
+#: Take some seconds, which is long where others take none.
+_LONG: Final = (
+    "test_destination_contract.py",
+    "test_http_engine.py",
+    "test_idempotency_model.py",
+    "test_ingest_cloudevents.py",
+    "test_ingest_fuzz.py",
+    "test_ingest_http.py",
+    "test_keyshared.py",
+    "test_lanes.py",
+    "test_lanes_scenarios.py",
+    "test_readme_curl.py",
+    "test_schema_compatibility.py",
+    "test_webhook_credentials.py",
+    "test_worker.py",
+)
 
 gc.set_threshold(GARBAGE_AT)
 
@@ -37,7 +53,12 @@ setattr(typer.testing, "_get_command", _command_of)  # noqa: B010  the same
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first, or the others would wait for it in the end."""
     places = {name: place for place, name in enumerate(_LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+    def turn(item: pytest.Item) -> tuple[int, bool, bool]:
+        place = places.get(item.path.name, len(places))
+        return place, item.path.parent.name == "unit", item.path.name not in _LONG
+
+    items.sort(key=turn)
 
 
 @pytest.hookimpl(trylast=True)

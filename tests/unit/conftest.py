@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from tests.forks import FULL
-from tests.unit.worker_site import Site
+
+if TYPE_CHECKING:
+    from tests.unit.worker_site import Site
 
 #: Of what chance invents anew at each run, where a test doesn't say how much it needs.
 EXAMPLES = 500 if FULL else 60
@@ -18,6 +21,9 @@ settings.load_profile("keylane")
 
 @pytest.fixture
 async def site() -> AsyncIterator[Site]:
+    # Half a second, also for the process that only shares out the tests.
+    from tests.unit.worker_site import Site
+
     site = Site()
     yield site
     site.stop.set()

@@ -181,4 +181,4 @@ def test_they_hold_where_events_need_no_lane() -> None:
 
 
 def test_events_that_need_no_lane_are_met_in_such_schedules() -> None:
-    assert sum(run_schedule(PASSING + n).judge.passed for n in range(200)) > 150
+    assert sum(run_schedule(PASSING + n).judge.passed for n in range(100)) > 75
