@@ -19,7 +19,7 @@ from dispatch.clearance import Ask
 from dispatch.commands import Commands, Note
 from dispatch.lane import Entry, Lane, LaneKey, State
 from dispatch.options import LaneOptions
-from dispatch.partition import KNOWN_S, MAX_STEP_S, Lately, Partition, Partitions
+from dispatch.partition import MAX_STEP_S, Partition, Partitions
 from dispatch.passing import Passing
 from dispatch.redelivery import Redelivery
 from dispatch.settling import settle, settled
@@ -60,16 +60,8 @@ class Lanes:
         for lane in list(partition.lanes.values()):
             self._doubt(lane)
             self._tally.drop_all_but_running(partition, lane)
-        for queue in (partition.due_heads, partition.due_pages, partition.due_tails):
-            queue.clear()
-        partition.withheld.clear()
-        partition.meeting.clear()
-        partition.settling.clear()
-        partition.known = Lately(KNOWN_S)
-        partition.is_connected = True
+        partition.connect(now)
         self.partitions.receive(is_open=self._tally.is_receiving)
-        partition.connected_from_s = partition.received_s
-        partition.stepped_at = partition.confirmed_at = now
 
     def confirm(self, number: int, asked_at: float, now: float) -> None:
         """The broker answered what it was asked then: it counted us as its consumer."""
@@ -83,6 +75,7 @@ class Lanes:
         partition = self.partitions[number]
         partition.step(now, self.options.freeze_s)
         partition.is_connected = False
+        self.commands.acknowledge.pop(number, None)
 
     def arrive(self, number: int, message: Received, now: float) -> None:
         """A message came in; the order of calls is the order of arrival."""
@@ -170,7 +163,9 @@ class Lanes:
         partition.known.put(lane.key, None)
         if entry.count:
             partition.served.put(lane.key, None)
-        self.commands.acknowledge.setdefault(lane.partition, []).append(message)
+        if partition.is_connected and not entry.is_stray:
+            # Else the broker has given it away since, and would send what comes next meanwhile.
+            self.commands.acknowledge.setdefault(lane.partition, []).append(message)
         lane.remove_head()
         self._tally.leave(entry)
         self._go_on(partition, lane, now)
@@ -247,9 +242,8 @@ class Lanes:
 
     def may_receive(self, now: float) -> bool:
         """The receive gate, to be asked after every step."""
-        was_open = self._tally.is_receiving
         is_open = self._tally.open_gate(now, is_anything_ready=self._turns.can_start)
-        if is_open != was_open:
+        if is_open is not self.partitions.is_open:
             self.partitions.receive(is_open=is_open)
         self.partitions.limit_once_more(self._turns.once_more, self._once_more_limit)
         return is_open

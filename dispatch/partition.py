@@ -130,6 +130,16 @@ class Partition:
     next_burst: float = 0.0
     forgets_at: float = 0.0
 
+    def connect(self, now: float) -> None:
+        """Nothing waits here any more, and of nobody it is known that he is ours."""
+        for queue in (self.due_heads, self.due_pages, self.due_tails, self.settling, self.meeting):
+            queue.clear()
+        self.withheld.clear()
+        self.known = Lately(KNOWN_S)
+        self.is_connected = True
+        self.connected_from_s = self.received_s
+        self.stepped_at = self.confirmed_at = now
+
     def step(self, now: float, freeze_s: float) -> None:
         if self.can_receive:
             passed_s = now - self.stepped_at
@@ -220,13 +230,14 @@ class Partitions(dict[int, Partition]):
         self.is_live_stopped = False
         #: Enough of that waits here.
         self._is_once_more_full = False
-        self._is_open = True
+        #: The receive gate.
+        self.is_open = True
         #: How often it changed what is received.
         self.changes = 0
 
     def receive(self, *, is_open: bool) -> None:
         """Whether messages can reach us: the receive gate is open."""
-        self._is_open = is_open
+        self.is_open = is_open
         self.changes += 1
         for number, partition in self.items():
             partition.is_receiving = self.receives(number)
@@ -234,11 +245,11 @@ class Partitions(dict[int, Partition]):
     def receives(self, number: int) -> bool:
         """Whether messages of this partition can reach us."""
         stopped = self._is_once_more_full if number == WHOLE else self.is_live_stopped
-        return self._is_open and not stopped
+        return self.is_open and not stopped
 
     def stop_live(self, *, is_stopped: bool) -> None:
         self.is_live_stopped = is_stopped
-        self.receive(is_open=self._is_open)
+        self.receive(is_open=self.is_open)
 
     def limit_once_more(self, ready: int, limit: int) -> None:
         """Of what is delivered once more, so many lanes could be attempted; take more or not.
@@ -248,7 +259,7 @@ class Partitions(dict[int, Partition]):
         is_full = ready >= (limit // 2 if self._is_once_more_full else limit)
         if is_full is not self._is_once_more_full:
             self._is_once_more_full = is_full
-            self.receive(is_open=self._is_open)
+            self.receive(is_open=self.is_open)
 
     def is_anything_once_more(self) -> bool:
         """Whether something is here that the destination gets once more."""

@@ -157,7 +157,7 @@ class Judge:
         return 0
 
     def _repeat(self, attempt: Attempt, what: str) -> None:
-        """Of an event that is finished: the broker holds nobody back for it."""
+        """Of an event that is finished, without the broker knowing."""
         self.repeated += 1
         position = attempt.position
         if position not in self.unknown:
@@ -165,7 +165,6 @@ class Judge:
         done_at = self._finished_by.get((attempt.process, position))
         if done_at is not None and self._clock() - done_at < REMEMBERED_S:
             self.breaks(f"{what} again, which it has finished itself")
-        attempt.is_orphaned = True
 
     def end(self, attempt: Attempt) -> None:
         self.under_way[attempt.user].remove(attempt)
@@ -195,8 +194,6 @@ class Judge:
             self.dead.add(attempt.position)
         if attempt.is_orphaned:
             self.unknown.add(attempt.position)
-            # Its acknowledgement lets the user go on, whoever was given the event meanwhile.
-            self.orphan(a for a in self.under_way[attempt.user] if a.position == attempt.position)
 
     def give_up(self, attempt: Attempt) -> None:
         """Its worker attempts it no more, whatever becomes of its way to the dead letters."""

@@ -159,6 +159,20 @@ def an_event_lies_at_the_client_of_a_process_that_stood_still(play: Play) -> Non
     play.wait(for_s + 0.5)
 
 
+def an_attempt_outlives_its_connection_and_its_event_is_at_another(play: Play) -> None:
+    """Which had it when it was alone; what comes next belongs to the first again."""
+    user = play.moving(("12", 1))
+    play.join()
+    play.publish(user)
+    play.until_attempted(user, at=1)
+    play.disconnect(1, back_in_s=play.some(0.1, 0.3))
+    play.until_attempted(user, at=2)
+    play.wait(0.3)
+    play.end(user, "delivered", at=1)
+    play.publish(user)
+    play.wait(play.some(0.4, 1.0))
+
+
 def heads_stay_away_while_the_clock_gets_coarser(play: Play) -> None:
     """From 1024 s on a float has a bit less behind the point: two clocks differ by that."""
     users = {play.moving(("12", 2)) for _ in range(10)}

@@ -83,6 +83,7 @@ SCENARIOS: Final = (
     Scenario(plots.a_process_stands_still_when_a_new_event_has_overtaken),
     Scenario(plots.a_new_event_overtakes_at_a_worker_that_knew_the_user),
     Scenario(plots.an_event_lies_at_the_client_of_a_process_that_stood_still, (PASSING,)),
+    Scenario(plots.an_attempt_outlives_its_connection_and_its_event_is_at_another),
     Scenario(plots.heads_stay_away_while_the_clock_gets_coarser),
     Scenario(plots.an_event_comes_back_before_what_a_dead_worker_held, (TRICKLE, SLICES)),
     Scenario(plots.a_tail_comes_back_when_its_head_has_gone_away_again),

@@ -272,6 +272,13 @@ class Worker:
             self._judge.start(attempt, is_member=self.is_member, is_connected=self.is_connected)
             self.running.append(attempt)
 
+    def acknowledge(self, attempt: Attempt, now: float) -> None:
+        """It is done; the broker is not told without a connection, nor later."""
+        assert attempt.entry is not None
+        if not self.is_connected:
+            self._judge.unknown.add(attempt.position)
+        self.lanes.acknowledge(attempt.entry, now)
+
     def answered(self, now: float) -> None:
         """The broker's answer comes in, if there is one by now."""
         if self._answer_at <= now:
@@ -299,10 +306,8 @@ class Worker:
             for message in messages:
                 handle = self._handles.get(message.position)
                 assert handle is None or handle is message, "an old handle is acknowledged"
-                if self.is_connected:
-                    self._acks.append((now + self._setting.ack_delay_s, message.position))
-                else:
-                    self._judge.unknown.add(message.position)
+                assert self.is_connected, "what is not ours is acknowledged"
+                self._acks.append((now + self._setting.ack_delay_s, message.position))
         for positions in commands.negative_acknowledge.values():
             self._check_retries(positions)
             if self.is_connected:

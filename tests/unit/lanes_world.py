@@ -127,7 +127,7 @@ class World:
         self.say(f"{worker.name} has {attempt.position} {outcome}")
         if outcome == "delivered":
             self.judge.finish(attempt)
-            worker.lanes.acknowledge(entry, self.now)
+            worker.acknowledge(attempt, self.now)
         elif outcome == "spared":
             # The destination is down as a whole: the pace has no use for its attempts.
             self.judge.spare(attempt)
@@ -165,7 +165,7 @@ class World:
         if is_confirmed:
             self.judge.finish(attempt, is_dead=True)
             del worker.condemned[entry]
-            worker.lanes.acknowledge(entry, self.now)
+            worker.acknowledge(attempt, self.now)
         else:
             worker.lanes.keep_condemned(entry, 1.0, self.now)
         self.turn(worker)
@@ -308,12 +308,11 @@ class World:
         """Whoever can be reached hears what was said a moment ago."""
         if not self.hears:
             self._notes.clear()
+        for note in [note for at, note in self._notes if at <= self.now]:
+            for worker in self.workers:
+                if worker.can_reach:
+                    worker.lanes.learn(PARTITION, note)
         if self._notes:
-            for at, note in self._notes:
-                if at <= self.now:
-                    for worker in self.workers:
-                        if worker.can_reach:
-                            worker.lanes.learn(PARTITION, note)
             self._notes = [said for said in self._notes if said[0] > self.now]
         for worker in self.workers:
             if worker.notes:

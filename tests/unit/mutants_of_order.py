@@ -249,6 +249,17 @@ MUTANTS: Final = (
         "",
     ),
     # Losing the connection, and not being sure of it.
+    in_lanes(
+        "what came over a lost connection is acknowledged over the next one",
+        "        if partition.is_connected and not entry.is_stray:\n",
+        "        if partition.is_connected:\n",
+        scenario="an_attempt_outlives_its_connection_and_its_event_is_at_another",
+    ),
+    in_lanes(
+        "what is delivered without a connection is acknowledged",
+        "        if partition.is_connected and not entry.is_stray:\n",
+        "        if not entry.is_stray:\n",
+    ),
     in_partition(
         "attempts start without a connection",
         "        self.is_trusted = self.is_connected and now - self.confirmed_at < lease_s\n",

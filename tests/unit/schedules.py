@@ -173,8 +173,8 @@ def _with_slow_users(setting: Setting, rng: Random) -> Setting:
 
 
 def _with_passing(setting: Setting, rng: Random) -> Setting:
-    # A worker's shell takes a step every 20 ms; here they are far apart, and the clock that this goes
-    # by takes short ones only.
+    # A worker's shell takes a step every 20 ms; here they are far apart, and the clock that this
+    # goes by takes short ones only.
     options = replace(setting.options, fresh_s=1.0)
     return replace(setting, options=options, passes=True, passing_failures=rng.choice((0, 2, 5)))
 

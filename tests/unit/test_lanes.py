@@ -301,8 +301,34 @@ def test_what_was_held_is_dropped_on_a_new_connection_but_a_running_attempt_goes
         == desk.lanes.statistics(desk.now).events["backoff"]
         == 0
     )
+    assert list(desk.running) == [1]
+
+
+def test_what_came_over_a_lost_connection_is_acknowledged_only_if_it_comes_again(
+    desk: Desk,
+) -> None:
+    desk.arrive("Ada", 1)
+    desk.lanes.disconnect(0, desk.now)
+    desk.lanes.connect(0, desk.now)
+    desk.step()
     desk.deliver(1)
+    assert desk.acknowledged == []
+    desk.arrive("Ada", 1)
+    assert desk.running == {}
     assert desk.acknowledged == [1]
+
+
+def test_what_is_delivered_without_a_connection_is_not_acknowledged_over_the_next_one(
+    desk: Desk,
+) -> None:
+    desk.arrive("Ada", 1, 2)
+    desk.lanes.acknowledge(desk.running.pop(1), desk.now)
+    desk.lanes.disconnect(0, desk.now)
+    desk.step()
+    desk.lanes.connect(0, desk.now)
+    desk.step()
+    assert desk.acknowledged == []
+    assert desk.running == {}
 
 
 def test_a_dead_letter_holds_its_lane_until_it_is_confirmed(desk: Desk) -> None:
