@@ -18,13 +18,16 @@ import orjson
 READ_BYTES: Final = 1 << 20
 _BOM: Final = b"\xef\xbb\xbf"
 _WHITESPACE: Final = b" \t\r\n"
-_IN_STRING = rb'(?:[^"\\]++|\\.)*+'
+# No possessive groups: Python before 3.11.5 mistakes their end where there is something in them to
+# go back to. Nothing here can be read in two ways, but what could be gone back to takes memory.
+_AT_ONCE = rb"{0,100}"
+_IN_STRING = rb'[^"\\]*(?:\\.[^"\\]*)' + _AT_ONCE
 _STRING = rb'"' + _IN_STRING + rb'"'
 _REST_OF_STRING = re.compile(_IN_STRING, re.DOTALL)
 #: What stands between two brackets, and at the top level between two commas as well. It stops at
-#: the quote of a string that does not end.
-_NESTED = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+", re.DOTALL)
-_TOP = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + rb")*+", re.DOTALL)
+#: the quote of a string that does not end, or that is one of many.
+_NESTED = re.compile(rb'[^"\[\]{}]*(?:' + _STRING + rb'[^"\[\]{}]*)' + _AT_ONCE, re.DOTALL)
+_TOP = re.compile(rb'[^"\[\]{},]*(?:' + _STRING + rb'[^"\[\]{},]*)' + _AT_ONCE, re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +127,15 @@ class Array:
         """The next bracket, comma or quote that tells something; empty if none is here yet."""
         outside = _NESTED if self._depth else _TOP
         pattern = _REST_OF_STRING if self._is_in_string else outside
-        found = pattern.match(self._buffer, self._scanned)
-        self._scanned = found.end() if found else self._scanned
-        token = bytes(self._buffer[self._scanned : self._scanned + 1])
-        if token == b"\\":  # what it escapes is in the next piece
-            return b""
-        self._scanned += len(token)
-        return token
+        while found := pattern.match(self._buffer, self._scanned):
+            self._scanned = found.end()
+            token = bytes(self._buffer[self._scanned : self._scanned + 1])
+            if token != b"\\":
+                self._scanned += len(token)
+                return token
+            if self._scanned == found.start():  # what it escapes is in the next piece
+                return b""
+        return b""
 
     def _element(self, raw: bytes, *, is_last: bool) -> list[Element]:
         raw = raw.strip(_WHITESPACE)
