@@ -451,6 +451,22 @@ def test_a_download_that_fails_says_why_and_leaves_nothing(
     assert downloads(tmp_path) == []
 
 
+def test_it_is_unpacked_by_a_python_that_knows_no_filters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian 12 has 3.11.2."""
+    make_maven(tmp_path, monkeypatch, "cp {archive} {out}/pulsar-bin.tar.gz")
+    extract = tarfile.TarFile.extractall
+
+    def of_then(archive: tarfile.TarFile, path: Path) -> None:
+        extract(archive, path)
+
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    monkeypatch.setattr(tarfile.TarFile, "extractall", of_then)
+
+    assert (find_distribution(nobody) / "bin" / "pulsar").is_file()
+
+
 def test_a_half_download_never_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_maven(tmp_path, monkeypatch, "head -c 90 {archive} > {out}/pulsar-bin.tar.gz")
 
