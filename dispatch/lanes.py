@@ -22,7 +22,7 @@ from dispatch.options import LaneOptions
 from dispatch.partition import MAX_STEP_S, Partition, Partitions
 from dispatch.passing import Passing
 from dispatch.redelivery import Redelivery
-from dispatch.settling import settle, settled
+from dispatch.settling import settled, waits_for_predecessor
 from dispatch.statistics import Statistics, statistics_of
 from dispatch.tally import Tally
 from dispatch.timers import Due, Timer, Timers
@@ -90,6 +90,8 @@ class Lanes:
         if entry is not None:
             self._join(partition, entry, message, now)
         elif position in partition.finished:
+            if lane is None and message.redelivery_count:
+                partition.moving.put(key, None)
             self.commands.acknowledge.setdefault(number, []).append(message)
         elif lane is not None:
             self._queue_up(partition, lane, message, now)
@@ -273,11 +275,7 @@ class Lanes:
         lane.add(entry)
         self._doubt(lane)
         self._tally.enter(entry)
-        if message.redelivery_count or partition.connected_s < self.options.fresh_s:
-            settle(partition.settling, lane, partition.calm_s + self.options.settle_s)
-            self._tally.weigh(lane)
-        elif self.options.meet_s and key not in partition.known:
-            settle(partition.meeting, lane, partition.calm_s + self.options.meet_s)
+        if waits_for_predecessor(partition, lane, message, self.options):
             self._tally.weigh(lane)
         else:
             self._reconsider(partition, lane, now)

@@ -111,6 +111,9 @@ class Partition:
     served: Lately[LaneKey, None] = field(default_factory=Lately)
     #: Keys of which anything was finished here, while they were surely ours.
     known: Lately[LaneKey, None] = field(default_factory=lambda: Lately(KNOWN_S))
+    #: Keys of which an event was sent to us that another worker had, and that was finished here: it
+    #: opened no lane that would wait for what comes with it, so the next one does.
+    moving: Lately[LaneKey, None] = field(default_factory=lambda: Lately(KNOWN_S))
     #: What other workers told of events that they gave back.
     notes: Lately[Position, Note] = field(default_factory=Lately)
     #: Lanes that wait for a predecessor that may be on its way, in the order in which that ends on
@@ -157,6 +160,7 @@ class Partition:
         self.finished.forget_older(now)
         self.served.forget_older(now)
         self.known.forget_older(now)
+        self.moving.forget_older(now)
         self.notes.forget_older(now)
 
     def attempts_before(self, key: LaneKey, message: Received) -> int:

@@ -117,6 +117,17 @@ class Play:
 
         self._until(is_sent, f"{user} comes to worker-{to}")
 
+    def until_given_back_late(self, user: str, *, at: int) -> None:
+        """That worker gives back all it has of it, which is sent again only with `catch_up`."""
+
+        def is_gone() -> bool:
+            pending = self.world.subscription.pending()[f"worker-{at}"]
+            return all(self.world.log.at(position).key != user for position in pending)
+
+        self.world.subscription.is_slow = True
+        self._until(is_gone, f"worker-{at} gives {user} back")
+        self.world.subscription.is_slow = False
+
     def _until(self, condition: Callable[[], bool], what: str) -> None:
         end = self.world.now + PATIENCE_S
         while not condition():

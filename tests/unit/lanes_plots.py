@@ -143,6 +143,27 @@ def a_new_event_overtakes_at_a_worker_that_knew_the_user(play: Play) -> None:
     play.until_attempted(user, at=1)
 
 
+def a_new_event_overtakes_what_is_given_back_behind_one_that_was_done_here(play: Play) -> None:
+    user = play.moving(("12", 2))
+    play.join()
+    play.wait(play.some(2.5, 3.5))
+    play.publish(user)
+    play.until_attempted(user, at=2)
+    play.end(user, "delivered")
+    # Its acknowledgement is lost.
+    play.disconnect(2, back_in_s=play.some(0.1, 0.3))
+    play.until_attempted(user, at=1)
+    play.publish(user)
+    play.wait(0.4)
+    play.publish(user)
+    play.end(user, "failed", at=1, delay_s=play.some(1.0, 2.0))
+    play.wait(2.2)
+    play.until_given_back_late(user, at=1)
+    play.wait(play.some(0.0, 0.15))
+    play.catch_up()
+    play.until_attempted(user, at=2)
+
+
 # Heads that are away
 
 

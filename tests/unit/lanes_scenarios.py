@@ -36,6 +36,8 @@ SLICES: Final = Setting(
 )
 #: A destination that answers at once.
 PASSING: Final = replace(PLAIN, passes=True)
+#: A client that keeps acknowledgements to itself for a moment.
+KEEPING: Final = replace(PLAIN, ack_delay_s=0.1)
 #: One attempt at a time, and a gate that two users close.
 NARROW: Final = Setting(
     Gated(concurrency=1, meet_s=0.05, proofs=4, gate=2, lane_share=1), max_attempts=50
@@ -82,6 +84,9 @@ SCENARIOS: Final = (
     Scenario(plots.a_new_event_overtakes_what_a_dead_worker_held),
     Scenario(plots.a_process_stands_still_when_a_new_event_has_overtaken),
     Scenario(plots.a_new_event_overtakes_at_a_worker_that_knew_the_user),
+    Scenario(
+        plots.a_new_event_overtakes_what_is_given_back_behind_one_that_was_done_here, (KEEPING,)
+    ),
     Scenario(plots.an_event_lies_at_the_client_of_a_process_that_stood_still, (PASSING,)),
     Scenario(plots.an_attempt_outlives_its_connection_and_its_event_is_at_another),
     Scenario(plots.heads_stay_away_while_the_clock_gets_coarser),

@@ -140,7 +140,10 @@ def verify_nothing_is_left(lanes: Lanes) -> None:
         assert not partition.withheld
         for queue in (partition.due_heads, partition.due_pages, partition.due_tails):
             assert not queue
-        for lately in (partition.finished, partition.served, partition.known, partition.notes):
+        for lately in (
+            *(partition.finished, partition.served, partition.known),
+            *(partition.moving, partition.notes),
+        ):
             assert not lately._current
             assert not lately._previous
     assert lanes._timers.next_at() == math.inf

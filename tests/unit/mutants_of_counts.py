@@ -11,6 +11,7 @@ from tests.unit.mutant import (
     in_lanes,
     in_partition,
     in_redelivery,
+    in_settling,
     in_tally,
 )
 
@@ -153,10 +154,10 @@ MUTANTS: Final = (
         ".append(entry.message)\n",
     ),
     # Each needs a meeting of its own.
-    in_lanes(
+    in_settling(
         "a redelivered event starts at once",
-        "        if message.redelivery_count or partition.connected_s < self.options.fresh_s:\n",
-        "        if partition.connected_s < self.options.fresh_s:\n",
+        "    if message.redelivery_count or is_fresh",
+        "    if is_fresh",
         scenario="what_is_read_again_overtakes_what_a_dead_worker_held",
     ),
     in_absences(

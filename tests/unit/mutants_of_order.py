@@ -189,10 +189,10 @@ MUTANTS: Final = (
         first=2734,
     ),
     # A late predecessor.
-    in_lanes(
+    in_settling(
         "the first events of a connection start at once",
-        "        if message.redelivery_count or partition.connected_s < self.options.fresh_s:\n",
-        "        if message.redelivery_count:\n",
+        "    if message.redelivery_count or is_fresh",
+        "    if message.redelivery_count",
         first=2652,
     ),
     in_settling(
@@ -206,11 +206,17 @@ MUTANTS: Final = (
         "            self.calm_s += passed_s\n",
         scenario="a_process_stands_still_when_a_new_event_has_overtaken",
     ),
-    in_lanes(
+    in_settling(
         "a new event of a user not seen lately starts at once",
-        "        elif self.options.meet_s and key not in partition.known:\n",
-        "        elif False:\n",
+        "    elif options.meet_s and key not in partition.known:\n",
+        "    elif False:\n",
         scenario="a_new_event_overtakes_what_a_dead_worker_held",
+    ),
+    in_lanes(
+        "what comes again though it is done tells nothing of what comes with it",
+        "                partition.moving.put(key, None)\n",
+        "                pass\n",
+        scenario="a_new_event_overtakes_what_is_given_back_behind_one_that_was_done_here",
     ),
     in_partition(
         "a user is known for ever",

@@ -253,3 +253,33 @@ def test_nothing_rings_for_those_who_wait_for_a_predecessor_while_nothing_can_co
     desk.arrive("Ada", 1, count=1)
     desk.lanes.disconnect(0, desk.now)
     assert desk.lanes.wake_at(desk.now) == math.inf
+
+
+def test_what_comes_with_an_event_that_was_finished_here_waits_for_a_predecessor() -> (
+    None
+):
+    desk = Desk(settle_s=0.2)
+    desk.arrive("Ada", 1)
+    desk.deliver(1)
+    desk.wait(3)
+    # Another worker had it, because its acknowledgement was lost, and gives it back with the rest.
+    desk.arrive("Ada", 1, count=1)
+    assert desk.acknowledged == [1, 1]
+    desk.arrive("Ada", 3)
+    desk.wait(0.18)
+    assert desk.running == {}
+    desk.arrive("Ada", 2, count=1)
+    desk.wait(0.04)
+    assert list(desk.running) == [2]
+
+
+def test_only_what_comes_first_with_an_event_that_was_finished_here_waits() -> None:
+    desk = Desk(settle_s=0.2)
+    desk.arrive("Ada", 1)
+    desk.deliver(1)
+    desk.arrive("Ada", 1, count=1)
+    desk.arrive("Ada", 2)
+    desk.wait(0.22)
+    desk.deliver(2)
+    desk.arrive("Ada", 3)
+    assert list(desk.running) == [3]
