@@ -255,9 +255,7 @@ def test_nothing_rings_for_those_who_wait_for_a_predecessor_while_nothing_can_co
     assert desk.lanes.wake_at(desk.now) == math.inf
 
 
-def test_what_comes_with_an_event_that_was_finished_here_waits_for_a_predecessor() -> (
-    None
-):
+def test_what_comes_with_an_event_that_was_finished_here_waits_for_a_predecessor() -> None:
     desk = Desk(settle_s=0.2)
     desk.arrive("Ada", 1)
     desk.deliver(1)
