@@ -5,6 +5,12 @@ BIN := .venv/bin
 INSTALL := install --quiet --disable-pip-version-check --no-compile --require-hashes
 PIP := $(BIN)/python -m pip
 
+# uv takes a tenth of pip's time, but knows nothing of an index that pip is told of.
+define install
+	@{ ! $(PIP) config list | grep -q index && $(BIN)/uv pip install --quiet --native-tls \
+	  --python $(BIN)/python --require-hashes -r $(1) 2>/dev/null; } || $(PIP) $(INSTALL) -r $(1)
+endef
+
 # Some two hundred processes of ours start in the tests: none should compile everything anew.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -14,21 +20,20 @@ unexport PYTHONDONTWRITEBYTECODE
 setup: .venv/.run-ready
 dev: .venv/.dev-ready
 
-.venv/.run-ready: requirements-pip.txt requirements.txt pyproject.toml
+.venv/.run-ready: requirements-installers.txt requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Keylane needs Python 3.11 or newer: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 69; }
 	@echo "setting up .venv (once)"
-	@# The pip that comes with Python 3.11 takes twice as long for what follows, so it only has to
-	@# install another; where Python has none of its own, as on Debian, the folder gets one first.
+	@# Where Python has no pip of its own, as on Debian, the folder gets one first.
 	@$(PYTHON) -m venv --without-pip .venv
-	@$(PYTHON) -m pip --python $(BIN)/python $(INSTALL) -r requirements-pip.txt 2>/dev/null || \
-	  { $(PYTHON) -m venv .venv && $(PIP) $(INSTALL) -r requirements-pip.txt; }
-	@$(PIP) $(INSTALL) -r requirements.txt
-	@$(PIP) install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(PYTHON) -m pip --python $(BIN)/python $(INSTALL) -r requirements-installers.txt 2>/dev/null || \
+	  { $(PYTHON) -m venv .venv && $(PIP) $(INSTALL) -r requirements-installers.txt; }
+	$(call install,requirements.txt)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
 .venv/.dev-ready: .venv/.run-ready requirements-dev.txt
-	@$(PIP) $(INSTALL) -r requirements-dev.txt
+	$(call install,requirements-dev.txt)
 	@touch $@
 
 demo: setup
@@ -39,8 +44,14 @@ up: setup
 
 # Tests wait for much of their time, so four processes keep two cores busy. They share a broker; a
 # file's tests stay together.
-test: check
+test: dev
+	@$(MAKE) --no-print-directory --jobs=2 check .venv/.compiled
 	@$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder
+
+# What tests import compiles once, not in four processes at a time; whatever fails here fails there.
+.venv/.compiled: .venv/.dev-ready
+	@$(BIN)/python -m pytest --collect-only -q -p no:cacheprovider >/dev/null 2>&1 || true
+	@touch $@
 
 check: dev
 	@$(BIN)/ruff check .
@@ -70,16 +81,15 @@ chaos: dev
 bench: dev
 	@$(BIN)/python -m bench $(PARTS) $(if $(QUICK),--quick)
 
-# Pins everything again, with hashes and without addresses. Needs uv.
-lock:
-	printf 'pip\n' | uv pip compile - --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-header -q -o requirements-pip.txt
-	uv pip compile pyproject.toml --extra local --extra notify --group build --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-header -q -o requirements.txt
-	uv pip compile pyproject.toml --extra local --extra notify --group build --group dev -c requirements.txt --universal \
-	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -q -o requirements-dev.txt
-	uv pip compile pyproject.toml --extra notify --group build -c requirements.txt --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-header -q -o requirements-image.txt
+# Pins everything again, with hashes and without addresses.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-header
+lock: setup
+	printf 'pip\nuv\n' | $(LOCK) - -o requirements-installers.txt
+	$(LOCK) pyproject.toml --extra local --extra notify --group build -o requirements.txt
+	$(LOCK) pyproject.toml --extra local --extra notify --group build --group dev -c requirements.txt \
+	  -o requirements-dev.txt
+	$(LOCK) pyproject.toml --extra notify --group build -c requirements.txt -o requirements-image.txt
 
 clean:
-	rm -rf .venv results .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv results .mypy_cache .import_linter_cache .ruff_cache .pytest_cache .hypothesis
