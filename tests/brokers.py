@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import pytest
 
@@ -64,7 +64,7 @@ class SharedBroker:
             fcntl.flock(self._starting, fcntl.LOCK_UN)
 
     def _start(self) -> BrokerAddress:
-        self._started = _start_quickly("warn")
+        self._started = start_quickly(LocalBrokerOptions(is_short_lived=True, log_level="warn"))
         address = BrokerAddress.of(self._started)
         if self._started.admin_tool() is not None:
             self._address.write_text(json.dumps(asdict(replace(address, started=None))))
@@ -108,18 +108,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def _killable_broker() -> Iterator[LocalBroker]:
-    with _start_quickly("info") as broker:
+    with start_quickly(LocalBrokerOptions(is_short_lived=True)) as broker:
         yield broker
 
 
-def _start_quickly(log_level: Literal["info", "warn"]) -> LocalBroker:
-    """One for minutes. The first on a machine ends at once: then all others start sooner."""
+def start_quickly(options: LocalBrokerOptions) -> LocalBroker:
+    """Start one. The first on a machine ends at once: then all others start sooner."""
 
     def others_may_start(broker: LocalBroker) -> None:
         if not broker.run.writes_archive:
             fcntl.flock(only_one, fcntl.LOCK_UN)
 
-    options = LocalBrokerOptions(is_short_lived=True, log_level=log_level)
     cache_dir().mkdir(parents=True, exist_ok=True)
     with (cache_dir() / "first-broker.lock").open("w") as only_one:
         fcntl.flock(only_one, fcntl.LOCK_EX)

@@ -42,7 +42,7 @@ gc.set_threshold(GARBAGE_AT)
 
 # No test asks a public server anything, and to read all the authorities in whose trust they are
 # takes 0.1 s in each process that imports aiohttp.
-os.environ.setdefault("SSL_CERT_FILE", os.devnull)
+os.environ["SSL_CERT_FILE"] = os.devnull
 
 # Each call of the command makes the tree of all commands anew, which takes a tenth of a second.
 _command_of = functools.cache(typer.main.get_command)

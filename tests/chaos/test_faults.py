@@ -11,8 +11,8 @@ from random import Random
 import aiohttp
 import pytest
 
-from operate.broker.local import LocalBroker, LocalBrokerOptions, start_local_broker
-from tests.brokers import BrokerAddress
+from operate.broker.local import LocalBroker, LocalBrokerOptions
+from tests.brokers import BrokerAddress, start_quickly
 from tests.chaos.control import control_arm
 from tests.chaos.faults import FAULTS
 from tests.chaos.pace import SHORT
@@ -41,7 +41,7 @@ EVERY_S = 0.05 if FULL else 0.2
 def own_broker() -> Iterator[LocalBroker]:
     """One that may be killed, and that drops silent connections sooner."""
     options = LocalBrokerOptions(extra_conf=SHORT.broker_conf(), is_short_lived=True)
-    with start_local_broker(options) as broker:
+    with start_quickly(options) as broker:
         yield broker
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from operate.broker.local import LocalBrokerOptions
 from tests import brokers
 from tests.brokers import SharedBroker
 from tests.waiting import until
@@ -43,7 +44,7 @@ class Machine:
         self.started: list[Started] = []
         self.tool: Path | None = Path("pulsar-admin")
 
-    def start(self, _log_level: str) -> Started:
+    def start(self, _options: LocalBrokerOptions) -> Started:
         self.started.append(Started(len(self.started), self.tool))
         return self.started[-1]
 
@@ -51,7 +52,7 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine()
-    monkeypatch.setattr(brokers, "_start_quickly", machine.start)
+    monkeypatch.setattr(brokers, "start_quickly", machine.start)
     return machine
 
 
