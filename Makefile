@@ -14,7 +14,7 @@ endef
 # Some two hundred processes of ours start in the tests: none should compile everything anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup dev demo up test test-long check format chaos deep bench lock clean
+.PHONY: setup dev demo up test test-long check style types imports format chaos deep bench lock clean
 .DEFAULT_GOAL := demo
 
 setup: .venv/.run-ready
@@ -53,10 +53,13 @@ test: dev
 	@$(BIN)/python -m pytest --collect-only -q -p no:cacheprovider >/dev/null 2>&1 || true
 	@touch $@
 
-check: dev
+check: style types imports
+style: dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+types: dev
 	@$(BIN)/mypy
+imports: dev
 	@$(BIN)/lint-imports
 
 format: dev

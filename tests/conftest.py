@@ -17,7 +17,11 @@ GARBAGE_AT: Final = 20_000
 _LONGEST: Final = (
     "test_lanes_model.py",
     "test_lanes_mutants.py",
+    "test_faults.py",
+    "test_attempts.py",
+    "test_secure_pulsar.py",
     "test_ingest_sockets.py",
+    "test_publisher_on_pulsar.py",
     "test_send.py",
     "test_worker_pace.py",
 )
@@ -38,6 +42,9 @@ _LONG: Final = (
     "test_worker.py",
 )
 
+#: Of the tests' time, in which those that wait for a broker have begun.
+_WAITING_SHARE: Final = 0.85
+
 gc.set_threshold(GARBAGE_AT)
 
 # No test asks a public server anything, and to read all the authorities in whose trust they are
@@ -51,14 +58,20 @@ setattr(typer.testing, "_get_command", _command_of)  # noqa: B010  the same
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first, or the others would wait for it in the end."""
-    places = {name: place for place, name in enumerate(_LONGEST)}
+    """Whole files: what takes longest begins first, or the others would wait for it in the end.
 
-    def turn(item: pytest.Item) -> tuple[int, bool, bool]:
-        place = places.get(item.path.name, len(places))
-        return place, item.path.parent.name == "unit", item.path.name not in _LONG
-
-    items.sort(key=turn)
+    Then those that mostly wait take turns with those that compute, so that there is always
+    something to compute; they are done a little sooner, because some of them take long.
+    """
+    files = {item.path: item.path.parent.name == "unit" for item in items}
+    places = {path: float(_LONGEST.index(path.name)) for path in files if path.name in _LONGEST}
+    others = [path for path in files if path not in places]
+    others.sort(key=lambda path: path.name not in _LONG)
+    for is_unit, share in ((False, _WAITING_SHARE), (True, 1.0)):
+        kind = [path for path in others if files[path] is is_unit]
+        for place, path in enumerate(kind):
+            places[path] = len(_LONGEST) + share * place / len(kind)
+    items.sort(key=lambda item: places[item.path])
 
 
 @pytest.hookimpl(trylast=True)
