@@ -18,7 +18,12 @@ from typing import Final
 
 import pytest
 
-from operate.broker.local import LocalBroker, LocalBrokerOptions, start_local_broker
+from operate.broker.local import (
+    LocalBroker,
+    LocalBrokerOptions,
+    start_local_broker,
+    telling_lines,
+)
 from operate.broker.places import cache_dir
 from operate.broker.process import ProcessIdentity
 
@@ -77,6 +82,9 @@ class SharedBroker:
         if self._started:
             fcntl.flock(self._using, fcntl.LOCK_EX)
             self._address.unlink(missing_ok=True)
+            if not self._started.run.is_alive():
+                lines = telling_lines(self._started.run.log_file(), at_most=20)
+                _tell("\n".join(["The shared broker died while tests used it. It said:", *lines]))
             self._started.stop()
         self._using.close()
         self._starting.close()

@@ -17,10 +17,9 @@ GARBAGE_AT: Final = 20_000
 _LONGEST: Final = (
     "test_lanes_model.py",
     "test_lanes_mutants.py",
-    "test_faults.py",
-    "test_attempts.py",
-    "test_secure_pulsar.py",
     "test_ingest_sockets.py",
+    "test_faults.py",
+    "test_secure_pulsar.py",
     "test_publisher_on_pulsar.py",
     "test_send.py",
     "test_worker_pace.py",

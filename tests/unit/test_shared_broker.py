@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,12 +15,27 @@ from tests.waiting import until
 
 
 @dataclass
+class Run:
+    """Its process."""
+
+    log: Path
+    is_running: bool = True
+    identity: None = None
+
+    def is_alive(self) -> bool:
+        return self.is_running
+
+    def log_file(self) -> Path:
+        return self.log
+
+
+@dataclass
 class Started:
     """A broker that is not there, of which all is known that is asked for."""
 
     number: int
     tool: Path | None
-    run: Any = field(default_factory=type("Run", (), {"identity": None}))
+    run: Run
     is_stopped: bool = False
 
     @property
@@ -40,18 +54,19 @@ class Started:
 class Machine:
     """Where brokers are started."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Path) -> None:
+        self.log = log
         self.started: list[Started] = []
         self.tool: Path | None = Path("pulsar-admin")
 
     def start(self, _options: LocalBrokerOptions) -> Started:
-        self.started.append(Started(len(self.started), self.tool))
+        self.started.append(Started(len(self.started), self.tool, Run(self.log)))
         return self.started[-1]
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    machine = Machine()
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+    machine = Machine(tmp_path / "broker.log")
     monkeypatch.setattr(brokers, "start_quickly", machine.start)
     return machine
 
@@ -102,3 +117,16 @@ def test_of_containers_each_has_its_own_and_nobody_waits(machine: Machine, tmp_p
     second.leave()
 
     assert [broker.is_stopped for broker in machine.started] == [True, True]
+
+
+def test_one_that_died_by_itself_is_told_with_its_last_words(
+    machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.log.write_text("up\nERROR no room left\n")
+    shared = SharedBroker(tmp_path)
+    shared.address()
+    machine.started[0].run.is_running = False
+    shared.leave()
+
+    assert "died while tests used it" in capsys.readouterr().err
+    assert machine.started[0].is_stopped
