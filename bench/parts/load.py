@@ -33,7 +33,9 @@ class Options(msgspec.Struct):
     users: int
     #: Whose CPU is measured beside ours.
     pids: list[int]
+    #: From the first answer on.
     warm_s: float = 0.0
+    #: At least, and until something was answered in it.
     measure_s: float = 0.0
     #: So many requests, instead of as many as are answered in the time.
     requests: int = 0
@@ -60,15 +62,23 @@ class _Tally:
     others: Counter[int] = field(default_factory=Counter)
     is_over: bool = False
     all_answered: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Or lost.
+    any_answered: asyncio.Event = field(default_factory=asyncio.Event)
 
     def note(self, status: int) -> None:
         if status == _ACCEPTED:
             self.accepted += 1
         else:
             self.others[status] += 1
+        self.any_answered.set()
         self.left -= 1
         if not self.left:
             self.all_answered.set()
+
+    def note_lost(self) -> None:
+        self.others[0] += 1
+        self.any_answered.set()
+        self.all_answered.set()  # nothing more comes of it
 
 
 class _Connection(asyncio.Protocol):
@@ -98,8 +108,7 @@ class _Connection(asyncio.Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._tally.is_over:
-            self._tally.others[0] += 1
-            self._tally.all_answered.set()  # nothing more comes of it
+            self._tally.note_lost()
 
 
 def _requests(options: Options) -> Iterator[bytes]:
@@ -150,9 +159,13 @@ async def _run(options: Options) -> Result:
         await tally.all_answered.wait()
         began, ended = at_start, _Mark(tally, options.pids)
     else:
+        # A server that listens may not serve yet.
+        await tally.any_answered.wait()
         await asyncio.sleep(options.warm_s)
         began = _Mark(tally, options.pids)
+        tally.any_answered.clear()
         await asyncio.sleep(options.measure_s)
+        await tally.any_answered.wait()
         ended = _Mark(tally, options.pids)
     tally.is_over = True
     # What is under way is answered before the connections close.

@@ -6,7 +6,11 @@ import math
 import os
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import orjson
@@ -26,7 +30,7 @@ from bench.ingest import plain_server
 from bench.latency import milliseconds, rates_to_measure
 from bench.machine import children_of, cpu_s
 from bench.parts import load, receiver
-from bench.processes import sums
+from bench.processes import run_part, sums
 from bench.scale import BODIES, QUICK, USERS, interleaved
 from bench.simulated import BATCH, Simulation, Users
 from bench.stage import Stage
@@ -255,6 +259,50 @@ class TestArm:
     ) -> None:
         with pytest.raises(BenchError, match="accepted"):
             Scripted(stage, 1, result).measure()
+
+
+class Late(BaseHTTPRequestHandler):
+    """Accepts everything, but only when a short round is over."""
+
+    protocol_version = "HTTP/1.1"
+    answered = 0
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        time.sleep(0.1)
+        Late.answered += 1
+        self.send_response(202)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    @override
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def late() -> Iterator[int]:
+    """Its port."""
+    Late.answered = 0
+    with ThreadingHTTPServer(("127.0.0.1", 0), Late) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+class TestLoad:
+    def test_a_server_that_is_late_is_measured_from_its_first_answer_to_another(
+        self, late: int
+    ) -> None:
+        options = load.Options("127.0.0.1", late, 1, 1, USERS, [], warm_s=0.01, measure_s=0.01)
+
+        result = run_part(load, options, load.Result)
+
+        assert result.requests >= 1
+        assert Late.answered > result.requests, "nothing was left out as warm-up"
+        assert not result.others
 
 
 class TestServers:
