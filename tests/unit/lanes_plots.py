@@ -79,8 +79,7 @@ def a_head_is_tried_again_behind_a_closed_gate_before_its_user_moves(play: Play)
 def another_worker_fails_what_is_still_attempted_here(play: Play) -> None:
     """The attempt has outlived its connection, and its user is back."""
     user = play.moving(("12", 1))
-    play.join()
-    play.wait(play.some(2.5, 3.5))
+    _join_and_settle(play)
     play.publish(user)
     play.until_attempted(user, at=1)
     play.disconnect(1, back_in_s=play.some(0.1, 0.5))
@@ -97,8 +96,7 @@ def another_worker_fails_what_is_still_attempted_here(play: Play) -> None:
 def what_is_read_again_overtakes_what_a_dead_worker_held(play: Play) -> None:
     """At a worker that knows nothing of the user."""
     user = play.moving(("12", 1), ("123", 3), ("23", 3))
-    play.join()
-    play.wait(play.some(2.5, 3.5))
+    _join_and_settle(play)
     play.publish(user, 2)
     play.until_attempted(user, at=1)
     play.end(user, "failed", delay_s=play.some(0.2, 1.0))
@@ -145,8 +143,7 @@ def a_new_event_overtakes_at_a_worker_that_knew_the_user(play: Play) -> None:
 
 def a_new_event_overtakes_what_is_given_back_behind_one_that_was_done_here(play: Play) -> None:
     user = play.moving(("12", 2))
-    play.join()
-    play.wait(play.some(2.5, 3.5))
+    _join_and_settle(play)
     play.publish(user)
     play.until_attempted(user, at=2)
     play.end(user, "delivered")
@@ -292,11 +289,16 @@ def _deliver_until_attempted(play: Play, user: str, others: Collection[str]) -> 
         play.end(attempted, "delivered")
 
 
+def _join_and_settle(play: Play) -> None:
+    """Past the time in which everything waits because the connection is new."""
+    play.join()
+    play.wait(play.some(2.5, 3.5))
+
+
 def _overtake_a_dead_worker(play: Play) -> str:
     """The first worker dies with two events, and a third is at the second one already."""
     user = play.moving(("12", 1))
-    play.join()
-    play.wait(play.some(2.5, 3.5))
+    _join_and_settle(play)
     play.publish(user, 2)
     play.until_attempted(user, at=1)
     play.crash(1)

@@ -37,15 +37,11 @@ class SlowSubscription(KeySharedSubscription):
 
     @override
     def negative_acknowledge(self, name: str, positions: Iterable[Position]) -> None:
-        member = self._members.get(name)
-        if not (member and self.is_slow):
-            super().negative_acknowledge(name, positions)
-            return
+        super().negative_acknowledge(name, positions)
         for position in positions:
-            if position in member.pending:
-                self._late[position] = member.pending[position]
-                self._release(member, position)
-                self._redeliveries[position] += 1
+            if self.is_slow and position in self._replay:
+                self._take_from_replay(position)
+                self._late[position] = self._log.at(position).key_hash
 
     def catch_up(self, events: int | None = None) -> None:
         """Send it now, or only so many of those that wait for longest."""

@@ -141,8 +141,11 @@ def verify_nothing_is_left(lanes: Lanes) -> None:
         for queue in (partition.due_heads, partition.due_pages, partition.due_tails):
             assert not queue
         for lately in (
-            *(partition.finished, partition.served, partition.known),
-            *(partition.moving, partition.notes),
+            partition.finished,
+            partition.served,
+            partition.known,
+            partition.moving,
+            partition.notes,
         ):
             assert not lately._current
             assert not lately._previous
