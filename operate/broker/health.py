@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import time
 from collections.abc import Callable
 from typing import Final
@@ -14,18 +15,30 @@ _POLL_S: Final = 0.1
 _ANSWER_WITHIN_S: Final = 5.0
 
 
-def is_healthy(admin_port: int) -> bool:
-    """Whether the broker can store and deliver, and its default namespace exists."""
+def is_healthy(service_port: int, admin_port: int) -> bool:
+    """Whether the broker of these two ports can store and deliver, and its namespace exists."""
     if _get(admin_port, "/admin/v2/brokers/health") != b"ok":
         return False
     namespaces = _get(admin_port, "/admin/v2/namespaces/public")
-    return namespaces is not None and "public/default" in json.loads(namespaces)
+    if namespaces is None or "public/default" not in json.loads(namespaces):
+        return False
+    return service_port == _service_port_behind(admin_port)
 
 
-def wait_healthy(admin_port: int, is_alive: Callable[[], bool], within_s: float) -> bool:
+def _service_port_behind(admin_port: int) -> int | None:
+    """Of two brokers that drew one admin port the other one may have got it."""
+    told = _get(admin_port, "/admin/v2/brokers/configuration/runtime")
+    # As Java prints it: Optional[6650].
+    found = re.search(r"\d+", json.loads(told)["brokerServicePort"]) if told else None
+    return int(found[0]) if found else None
+
+
+def wait_healthy(
+    service_port: int, admin_port: int, is_alive: Callable[[], bool], within_s: float
+) -> bool:
     """Wait until it is healthy; false when it died or the time is over."""
     deadline = time.monotonic() + within_s
-    while not is_healthy(admin_port):
+    while not is_healthy(service_port, admin_port):
         if not is_alive() or time.monotonic() > deadline:
             return False
         time.sleep(_POLL_S)

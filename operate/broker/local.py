@@ -119,11 +119,11 @@ class LocalBroker:
         return f"http://{HOST}:{self.ports.admin}"
 
     def is_healthy(self) -> bool:
-        return self.run.is_alive() and is_healthy(self.ports.admin)
+        return self.run.is_alive() and is_healthy(self.ports.service, self.ports.admin)
 
     def wait_healthy(self, within_s: float = HEALTHY_WITHIN_S) -> None:
         """Raises as soon as it has died, or when the time is over."""
-        if not wait_healthy(self.ports.admin, self.run.is_alive, within_s):
+        if not wait_healthy(self.ports.service, self.ports.admin, self.run.is_alive, within_s):
             raise BrokerUnavailable(self._why_not_healthy(within_s))
         self.run.came_up()
 

@@ -66,7 +66,7 @@ class BrokerRecord:
         return self.identity is not None and self.identity.is_alive()
 
     def is_healthy(self) -> bool:
-        return self.is_alive() and is_healthy(self.admin_port)
+        return self.is_alive() and is_healthy(self.service_port, self.admin_port)
 
     def save(self) -> None:
         path = _path(self.service_port)

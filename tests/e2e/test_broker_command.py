@@ -60,7 +60,7 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 def test_a_broker_starts_in_the_background_tells_its_state_and_stops(broker: Broker) -> None:
     told = started(broker("start", "--service-port", "0", "--admin-port", "0", "--json"))
 
-    assert is_healthy(admin_port(told))
+    assert is_healthy(service_port(told), admin_port(told))
     assert running(broker) == {told["service_url"]}
 
     stopped = broker("stop", "--service-port", str(service_port(told)))
@@ -83,7 +83,7 @@ def test_brokers_start_beside_each_other_and_stop_one_by_one_or_all(broker: Brok
 
     broker("stop", "--service-port", str(service_port(brokers[0])))
     assert ProcessIdentity.of(brokers[0]["pid"]) is None
-    assert all(is_healthy(admin_port(told)) for told in brokers[1:])
+    assert all(is_healthy(service_port(told), admin_port(told)) for told in brokers[1:])
 
     assert broker("stop", "--all").returncode == 0
     assert [ProcessIdentity.of(told["pid"]) for told in brokers] == [None] * 3
