@@ -131,7 +131,7 @@ async def test_a_delay_is_taken_each_way(client: Client, proxy: Proxy) -> None:
     began = time.monotonic()
     await client.asks(b"slow")
 
-    assert 0.2 <= time.monotonic() - began < 1.0
+    assert 0.2 <= time.monotonic() - began < 5.0
 
 
 async def test_the_end_of_one_side_ends_the_other(client: Client, proxy: Proxy) -> None:

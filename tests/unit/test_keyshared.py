@@ -288,7 +288,7 @@ def test_a_message_costs_the_same_whatever_lies_before_it() -> None:
     partition.subscription.join("two", 0)
     stuck, free = partition.key_of("two"), partition.key_of("one")
     partition.publish(stuck, *["stuck"] * 3_000)
-    started = time.perf_counter()
+    started = time.process_time()
 
     for _ in range(20_000):
         partition.publish(free, "event")
@@ -296,7 +296,7 @@ def test_a_message_costs_the_same_whatever_lies_before_it() -> None:
         partition.subscription.acknowledge(name, message.position)
         partition.subscription.permits(name, 1)
 
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 ALL_NAMES = ("one", "two", "three")

@@ -131,13 +131,13 @@ def test_blocks_with_their_length_in_bytes_are_read() -> None:
 def test_a_count_alone_costs_nothing() -> None:
     payload = b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01"  # 2**63 - 1 items
     nothing = {"type": "record", "name": "N", "fields": []}
-    started = time.monotonic()
+    started = time.process_time()
 
     for items in ("null", nothing):
         assert not found(avro({"type": "array", "items": items}), payload + b"\0")
         assert found(avro({"type": "map", "values": items}), payload + b"\0")
     assert found(avro({"type": "array", "items": "int"}), payload + b"\0" * 5)
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_an_avro_value_that_is_nested_deeply_is_a_violation_and_no_crash() -> None:

@@ -119,13 +119,13 @@ def test_numbers_are_exact_and_never_cost(shop: Schemas) -> None:
         body = f'{{"id":"{AN_ID}","items":[{{"price":{digits},"a/b~c":1.0}}]}}'
         return told(shop, event(body.encode()))
 
-    started = time.monotonic()
+    started = time.process_time()
     for fine in ("19.99", "0.07", "1e3", "1e999999999", "1" * 5_000):
         assert not priced(fine)
     assert priced("19.999") == [(0, "Payload/items/0/price", "must be a multiple of 0.01")]
     assert priced("1e-999999999")[0][2] == "must be a multiple of 0.01"
     assert "out of range" in priced("1e99999999999999999999")[0][2]
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(
@@ -160,11 +160,11 @@ def test_what_is_too_deep_is_a_violation_and_no_crash(tmp_path: Path) -> None:
 def test_unique_items_take_linear_time(tmp_path: Path) -> None:
     schemas = Schemas.load(folder_of(tmp_path, {"t.json": {"uniqueItems": True}}))
     objects = [{"n": n} for n in range(20_000)]
-    started = time.monotonic()
+    started = time.process_time()
 
     assert not schemas.check([event([*objects, 1, True, "1", [1], None], "t")])
     assert told(schemas, event([*objects, {"n": 7.0}], "t"))[0][2] == "holds an item twice"
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_formats_are_checked(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_a_full_pipe_is_not_waited_for(pipe: Pipe) -> None:
     pipe.fill()
     began = time.monotonic()
     (outcome,) = pipe.attempt(make_delivery())
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     assert isinstance(outcome, Unavailable)
     assert b"event-1" not in pipe.read()
     assert pipe.attempt(make_delivery()) == [Delivered()]

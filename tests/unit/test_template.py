@@ -105,10 +105,10 @@ def test_a_template_reaches_nothing_but_the_event(source: str) -> None:
     ],
 )
 def test_a_template_that_runs_away_ends_soon(source: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(ContractError):
         rendered(source, b"[1, 2, 3]")
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_output_ends_at_the_limit_with_a_mark() -> None:
