@@ -25,7 +25,7 @@ from tests.brokers import BrokerAddress
 from tests.chaos.proxy import Proxy
 from tests.waiting import until
 
-pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.real_broker]
 
 
 def access_to(broker: BrokerAddress | LocalBroker, proxy: Proxy | None = None) -> PulsarSettings:

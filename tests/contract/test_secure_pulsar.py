@@ -30,7 +30,7 @@ from tests.contract.certificates import Authority, Signed
 from tests.tokens import SECRET_KEY, token_for
 from tests.waiting import until
 
-pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(30)]
+pytestmark = [pytest.mark.real_broker]
 
 CLIENT_SECRET: Final = "pass/word of keylane"
 _PROVIDERS: Final = "org.apache.pulsar.broker.authentication.AuthenticationProvider"

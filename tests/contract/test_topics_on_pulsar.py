@@ -205,7 +205,6 @@ async def test_a_destination_that_is_added_later_begins_at_the_earliest_event(
 
 
 @pytest.mark.long
-@pytest.mark.timeout(60)
 async def test_the_broker_does_not_stop_at_50_000_unacknowledged_events(
     admin: PulsarAdmin, pulsar: PulsarBroker, topic: str
 ) -> None:

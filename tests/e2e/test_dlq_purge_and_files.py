@@ -21,7 +21,7 @@ from tests.jsonforms import assert_is
 from tests.rawtopic import read_raw
 from tests.stage import MakeStage
 
-pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(120)]
 
 HELD = UserRecord(Standing.HELD, "2026-01-31T12:00:00.000Z", reason="rejected")
 PAYLOADS = [b'{"a":  1.50}', b" {}", b'"\xc3\xa9"', b"\xff\x00", b"", b"[1,\n2]", b"1e999", b"null"]

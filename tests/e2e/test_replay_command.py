@@ -33,7 +33,7 @@ from tests.waiting import until
 __all__ = ["alone"]
 pytestmark = [
     pytest.mark.real_broker,
-    pytest.mark.timeout(60),
+    pytest.mark.timeout(120),
     pytest.mark.usefixtures("alone"),
 ]
 

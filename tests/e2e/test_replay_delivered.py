@@ -13,7 +13,7 @@ from tests.stage import MakeStage, Stage
 from tests.verifying import VerifyingReceiver
 from tests.waiting import until
 
-pytestmark = [pytest.mark.real_broker, pytest.mark.long, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.real_broker, pytest.mark.long, pytest.mark.timeout(120)]
 
 USERS = [f"user-{number}" for number in range(10)]
 REPLAY = "keylane-replay"

@@ -297,11 +297,11 @@ def test_asking_for_a_key_is_cheap(path: Path) -> None:
     headers = bearer(made.text)
 
     best_s = min(_seconds_of_a_thousand(the_ring, headers) for _ in range(20)) / 1000
-    assert best_s < 20e-6  # 2 us where nothing else runs
+    assert best_s < 100e-6  # 2 us where nothing else runs; a slow hash takes milliseconds
 
 
 def _seconds_of_a_thousand(the_ring: KeyRing, headers: dict[bytes, bytes]) -> float:
-    began_at = time.perf_counter()
+    began_at = time.process_time()
     for _ in range(1000):
         the_ring.authenticate(headers)
-    return time.perf_counter() - began_at
+    return time.process_time() - began_at

@@ -161,7 +161,6 @@ async def test_random_bytes_never_bring_it_down(client: aiohttp.ClientSession) -
     assert await is_answering(client)
 
 
-@pytest.mark.timeout(60)
 async def test_thousands_of_open_connections_leave_it_answering() -> None:
     async with served(FakePublisher(), max_connections=20_000) as client:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -21,7 +21,6 @@ def reconnect(desk: Desk) -> None:
     desk.step()
 
 
-@pytest.mark.timeout(2)
 def test_a_rounding_error_between_two_clocks_does_not_ring_a_timer_for_ever(desk: Desk) -> None:
     desk.now = 4096.0
     desk.step()

@@ -7,7 +7,6 @@ import pytest
 from tests.unit.lanes_scenarios import SCENARIOS, VARIANTS, Scenario, failure_of
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_nothing_breaks_when(scenario: Scenario) -> None:
     found = {variant: failure_of(scenario, variant) for variant in range(VARIANTS)}
