@@ -62,7 +62,7 @@ MUTANTS: Final = (
         "        if lane.head.state is State.AWAITED and len(lane) > 1:\n"
         "            self._tally.leave(lane.remove_head())\n"
         "        if lane.head.state is State.HELD:\n            if lane.is_cleared:\n",
-        first=1213,
+        first=1664,
     ),
     # The circular wait.
     in_absences(
@@ -107,13 +107,13 @@ MUTANTS: Final = (
         "        elif lane.awaited_until == math.inf:\n"
         "            self.wait(partition, lane, self.options.quiet_s, now)\n",
         "",
-        first=426,
+        first=3448,
     ),
     in_absences(
         "predecessors that did not come back are still awaited",
         "        else:\n            self._presume_done(partition, lane, now)\n",
         "        else:\n            self._give_back(partition, lane, now)\n",
-        first=4478,
+        first=6667,
     ),
     in_absences(
         "what was given back before an unknown predecessor proves that it is done",
@@ -155,7 +155,7 @@ MUTANTS: Final = (
         "the clock of receiving time runs behind a closed gate",
         "        return self.is_receiving and self.is_connected and self.is_trusted\n",
         "        return self.is_connected and self.is_trusted\n",
-        first=2319,
+        first=2961,
     ),
     in_partition(
         "the clock of receiving time runs though the broker does not answer",
@@ -178,7 +178,7 @@ MUTANTS: Final = (
         "a lane that was given back is forgotten while it holds something",
         "        elif all(entry.state is State.AWAITED for entry in lane):\n",
         "        elif True:\n",
-        first=4490,
+        first=7199,
     ),
     in_absences(
         "a lane is forgotten by the wall clock",
@@ -265,18 +265,19 @@ MUTANTS: Final = (
         "what is delivered without a connection is acknowledged",
         "        if partition.is_connected and not entry.is_stray:\n",
         "        if not entry.is_stray:\n",
+        first=59,
     ),
     in_partition(
         "attempts start without a connection",
         "        self.is_trusted = self.is_connected and now - self.confirmed_at < lease_s\n",
         "        self.is_trusted = now - self.confirmed_at < lease_s\n",
-        first=26,
+        first=38,
     ),
     in_partition(
         "attempts start though the broker has not answered for long",
         "        self.is_trusted = self.is_connected and now - self.confirmed_at < lease_s\n",
         "        self.is_trusted = self.is_connected\n",
-        first=158,
+        first=228,
     ),
     in_partition(
         "a lease is as long as the broker's patience",
@@ -288,7 +289,7 @@ MUTANTS: Final = (
         "a process that was frozen trusts what it knew",
         "            self.confirmed_at = -math.inf\n            self.doubted_at = now\n",
         "            pass\n",
-        first=158,
+        first=228,
     ),
     in_partition(
         "an answer from before the process was frozen is believed",
@@ -341,7 +342,7 @@ MUTANTS: Final = (
         "an attempt that survived its connection stays the worker's own",
         "        head.is_stray = True\n",
         "",
-        first=3329,
+        first=3555,
     ),
     in_tally(
         "a lane that was being fetched when the connection was lost is never fetched again",
