@@ -42,7 +42,7 @@ _LONG: Final = (
 )
 
 #: Of the tests' time, in which those that wait for a broker have begun.
-_WAITING_SHARE: Final = 0.85
+_WAITING_SHARE: Final = 0.7
 
 gc.set_threshold(GARBAGE_AT)
 

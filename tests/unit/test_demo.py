@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -264,6 +265,8 @@ def test_without_a_real_broker_the_stack_runs_in_memory_and_says_what_that_means
 class StubbornBroker:
     """Its orderly end is interrupted."""
 
+    writes_archive = False
+
     def __init__(self) -> None:
         self.run = self
         self.done: list[str] = []
@@ -418,3 +421,22 @@ def test_a_json_line_has_the_whole_payload(
         "payload": expected,
         "status": 200,
     }
+
+
+@pytest.mark.parametrize(
+    ("writes_archive", "said"),
+    [(False, localbroker.STOPPING), (True, localbroker.STOPPING_FIRST)],
+    ids=["later", "first"],
+)
+def test_a_stop_of_the_broker_that_takes_some_seconds_says_why(
+    monkeypatch: pytest.MonkeyPatch, writes_archive: bool, said: str
+) -> None:
+    told: list[str] = []
+    run = SimpleNamespace(writes_archive=writes_archive)
+    broker = SimpleNamespace(run=run, stop=lambda: told.append("stopped"))
+    monkeypatch.setattr(localbroker, "start_local_broker", lambda *_, **__: broker)
+
+    with localbroker.local_broker("auto", LocalBrokerOptions(), told.append):
+        pass
+
+    assert told == [localbroker.ONE_COPY, said, "stopped"]
