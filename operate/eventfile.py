@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Final, Protocol
+from typing import Final, Protocol
 
 import orjson
 
@@ -163,10 +163,18 @@ def open_reader(head: bytes) -> tuple[Reader, bytes]:
     return Lines(), rest
 
 
-def read_pieces(file: BinaryIO) -> Iterator[bytes]:
+class Readable(Protocol):
+    """Where events come from."""
+
+    def read(self, size: int, /) -> bytes:
+        """What is there, at most so many bytes of it; nothing at the end."""
+        ...
+
+
+def read_pieces(file: Readable) -> Iterator[bytes]:
     """The file in pieces, the first with more than white space in it if the file has any."""
     head = b""
-    while data := _read(file):
+    while data := file.read(READ_BYTES):
         head += data
         if head.removeprefix(_BOM).strip(_WHITESPACE) and not _BOM.startswith(head):
             yield head
@@ -174,11 +182,5 @@ def read_pieces(file: BinaryIO) -> Iterator[bytes]:
     else:
         yield head
         return
-    while data := _read(file):
+    while data := file.read(READ_BYTES):
         yield data
-
-
-def _read(file: BinaryIO) -> bytes:
-    # `read1` of a pipe returns what is there instead of waiting for all of it.
-    read1 = getattr(file, "read1", file.read)
-    return bytes(read1(READ_BYTES))

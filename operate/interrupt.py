@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import signal
+import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, TypeVar
@@ -20,6 +22,7 @@ from operate.together import first_of
 T = TypeVar("T")
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_MANY: Final = 4_096
 
 
 class Interrupted(Exception):  # noqa: N818  named by the fact
@@ -97,6 +100,42 @@ def held_back() -> Iterator[None]:
         yield
     for arrived in came:
         signal.raise_signal(arrived)
+
+
+@contextlib.contextmanager
+def noticed() -> Iterator[socket.socket]:
+    """Within the block the socket has something to read whenever a signal has come.
+
+    Python takes a signal between two of its own steps. One that comes behind the last step before a
+    system call that waits is taken when that returns, so whoever waits waits for this socket too.
+    Elsewhere than in the main thread, which alone is interrupted, it stays empty.
+    """
+    ours, pythons = socket.socketpair()
+    with ours, pythons:
+        ours.setblocking(False)
+        pythons.setblocking(False)
+        if threading.current_thread() is not threading.main_thread():
+            yield ours
+            return
+        before = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
+        try:
+            yield ours
+        finally:
+            signal.set_wakeup_fd(before)
+
+
+def forget(signals: socket.socket) -> None:
+    """What was noticed so far; Python takes it by itself."""
+    with contextlib.suppress(BlockingIOError):
+        while signals.recv(_MANY):
+            pass
+
+
+def wait_for(fileno: int, signals: socket.socket) -> None:
+    """Return when the file has something to read, or has ended; a signal interrupts it for sure."""
+    waits_for = [fileno, signals.fileno()]
+    while fileno not in select.select(waits_for, [], [])[0]:
+        forget(signals)
 
 
 @contextlib.contextmanager

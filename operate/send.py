@@ -9,8 +9,11 @@ accepted, as refused with its place and reason, or in what is left to send.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
+import socket
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, BinaryIO, Final, Protocol
@@ -19,7 +22,7 @@ import orjson
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_before_delay
 
 from keylane.event import new_event_id
-from operate import exits
+from operate import exits, interrupt
 from operate.eventfile import Element, open_reader, read_pieces
 from operate.post import Answer, Poster, Stopped, Temporary, wait_s
 
@@ -82,12 +85,13 @@ def send_file(
     """
     report = Report()
     # Reading blocks outside the event loop, where Ctrl-C ends a wait for input at once.
-    with asyncio.Runner() as runner:
+    with interrupt.noticed() as signals, asyncio.Runner() as runner:
+        runner.get_loop().add_reader(signals, interrupt.forget, signals)
         poster = Poster(url)
         sender = _Sender(report, poster, watch, give_up_after_s)
         runner.run(poster.open())
         try:
-            _send_pieces(file, sender, runner, start_at)
+            _send_pieces(read_pieces(_Input(file, signals)), sender, runner, start_at)
         except Stopped as error:
             report.stopped = str(error)
         except KeyboardInterrupt:
@@ -95,13 +99,30 @@ def send_file(
             report.stopped = "Interrupted."
         finally:
             runner.run(poster.close())
+            runner.get_loop().remove_reader(signals)
         if report.stopped:
             report.resume_at = max(start_at, sender.first_left)
     return report
 
 
-def _send_pieces(file: BinaryIO, sender: _Sender, runner: asyncio.Runner, start_at: int) -> None:
-    pieces = read_pieces(file)
+class _Input:
+    """A file whose wait for more ends with a signal, whenever that comes."""
+
+    def __init__(self, file: BinaryIO, signals: socket.socket) -> None:
+        self._file = file
+        self._signals = signals
+        # `read1` of a pipe returns what is there instead of waiting for all of it.
+        self._read = getattr(file, "read1", file.read)
+
+    def read(self, size: int, /) -> bytes:
+        with contextlib.suppress(io.UnsupportedOperation):  # in memory nothing waits
+            interrupt.wait_for(self._file.fileno(), self._signals)
+        return bytes(self._read(size))
+
+
+def _send_pieces(
+    pieces: Iterator[bytes], sender: _Sender, runner: asyncio.Runner, start_at: int
+) -> None:
     head = next(pieces)
     reader, rest = open_reader(head)
     sender.report.unit = reader.unit

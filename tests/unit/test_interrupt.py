@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import subprocess
+import sys
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -15,6 +21,8 @@ from operate.broker.config import BrokerPorts, LaunchPlan
 from operate.broker.standalone import StandaloneRun
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM]
+#: Of which some meet the gap.
+TRIES = 3_000
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -84,3 +92,59 @@ def test_a_broker_that_is_interrupted_while_it_starts_is_ended(
     run.end()
 
     assert [guardian.poll() is None for guardian in started] == [False]
+
+
+@pytest.fixture
+def _threads_take_turns_often() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_threads_take_turns_often")
+def test_a_signal_ends_a_wait_for_input_whenever_it_comes() -> None:
+    """Also between the last step of Python and the system call that waits."""
+    rng, main = Random(1), threading.main_thread().ident
+    assert main is not None
+    begins, is_over = threading.Event(), threading.Event()
+    given_up_on = 0
+    reading, writing = os.pipe()
+
+    def interrupts() -> None:
+        nonlocal given_up_on
+        for _ in range(TRIES):
+            begins.wait()
+            begins.clear()
+            _spin(rng.random() * 60e-6)
+            signal.pthread_kill(main, signal.SIGINT)
+            if not is_over.wait(5):
+                given_up_on += 1
+                os.write(writing, b"x")
+                is_over.wait()
+            is_over.clear()
+
+    other = threading.Thread(target=interrupts)
+    other.start()
+    with interrupt.sigterm_is_ctrl_c(), interrupt.noticed() as signals:
+        for _ in range(TRIES):
+            with contextlib.suppress(KeyboardInterrupt):
+                delay_s = rng.random() * 150e-6
+                begins.set()
+                _spin(delay_s)
+                interrupt.wait_for(reading, signals)
+                while True:
+                    time.sleep(0.001)  # it is the signal that ends it, and no other
+            is_over.set()
+            while is_over.is_set() and other.is_alive():
+                time.sleep(0)
+    other.join()
+    os.close(reading)
+    os.close(writing)
+    assert given_up_on == 0
+
+
+def _spin(seconds: float) -> None:
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        pass

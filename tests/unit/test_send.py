@@ -120,8 +120,8 @@ def _free_port() -> int:
 def elements_of(data: bytes, piece_bytes: int = 1 << 20) -> list[Element]:
     class Dribble(io.BytesIO):
         @override
-        def read1(self, size: int | None = -1, /) -> bytes:
-            return super().read1(piece_bytes)
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(piece_bytes)
 
     pieces = read_pieces(Dribble(data))
     reader, rest = open_reader(next(pieces))
